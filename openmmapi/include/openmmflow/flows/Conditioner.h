@@ -1,0 +1,46 @@
+#ifndef OPENMMFLOW_FLOWS_CONDITIONER_H_
+#define OPENMMFLOW_FLOWS_CONDITIONER_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Transform.h"
+
+namespace OpenMMFlow {
+
+enum class Activation { SiLU, ReLU, Tanh };
+
+/**
+ * The network of a coupling layer: a multilayer perceptron whose last layer starts at zero, so that a coupling starts as
+ * its parameters' neutral value. Circular inputs enter as (cos, sin).
+ *
+ * Weights start as torch's Linear does: uniform in +-1/sqrt(fan in), drawn from an explicit generator.
+ */
+class OPENMMFLOW_EXPORT Conditioner {
+public:
+    struct Options {
+        std::vector<int> hiddenSizes = {128, 128};
+        Activation activation = Activation::SiLU;
+        /** Seed of the initial weights; 0 chooses. */
+        std::uint64_t seed = 0;
+    };
+    /**
+     * @param inputSize   number of conditioning variables
+     * @param circular    which of 0..inputSize-1 are circular
+     * @param outputSize  number of parameters to predict
+     */
+    Conditioner(int inputSize, std::vector<int> circular, int outputSize, const Options& options);
+    /** @param y  float64 [batch, input size]  @return [batch, output size] in the dtype of the weights */
+    [[nodiscard]] at::Tensor operator()(const at::Tensor& y) const;
+    [[nodiscard]] NamedTensors getParameters() const;
+    [[nodiscard]] nlohmann::json getArchitecture() const;
+    /** The options that getArchitecture() described. */
+    static Options readOptions(const nlohmann::json& architecture);
+
+private:
+    Options options;
+    at::Tensor circularIndex, openIndex;
+    std::vector<at::Tensor> weights, biases;
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_FLOWS_CONDITIONER_H_*/

@@ -1,0 +1,69 @@
+#ifndef OPENMMFLOW_FLOWS_ELEMENTARY_H_
+#define OPENMMFLOW_FLOWS_ELEMENTARY_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Transform.h"
+
+namespace OpenMMFlow {
+
+/** A change of order: x[i] = z[order[i]], logDet = 0. */
+class OPENMMFLOW_EXPORT Permutation : public Transform {
+public:
+    /** @param order  each of 0..n-1 once */
+    explicit Permutation(std::vector<int> order);
+    [[nodiscard]] int getInputSize() const override { return static_cast<int>(order.size()); }
+    [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
+    [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] bool isConstantLogDet() const override { return true; }
+    [[nodiscard]] std::string getTypeName() const override { return "Permutation"; }
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    std::vector<int> order;
+    at::Tensor forwardIndex, inverseIndex;
+};
+
+/**
+ * A fixed affine map of each variable, x_i = shift_i + scale_i z_i, logDet = sum_i log|scale_i|: takes normalised
+ * coordinates to physical ones. Not trained.
+ */
+class OPENMMFLOW_EXPORT Scaling : public Transform {
+public:
+    /** @param shift  finite, [size]  @param scale  finite and not zero, [size] */
+    Scaling(std::vector<double> shift, std::vector<double> scale);
+    [[nodiscard]] const at::Tensor& getShift() const { return shift; }
+    [[nodiscard]] const at::Tensor& getScale() const { return scale; }
+    [[nodiscard]] int getInputSize() const override { return static_cast<int>(shift.size(0)); }
+    [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
+    [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] bool isConstantLogDet() const override { return true; }
+    [[nodiscard]] std::string getTypeName() const override { return "Scaling"; }
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    at::Tensor shift, scale;
+    double logDet;
+};
+
+/** A fixed rotation of some circular variables: x_i = wrap(z_i + shift_i) into [-pi, pi) for i in indices, logDet = 0. */
+class OPENMMFLOW_EXPORT CircularShift : public Transform {
+public:
+    /** @param size  number of variables  @param indices  the circular ones that turn  @param shift  radians, one each */
+    CircularShift(int size, std::vector<int> indices, std::vector<double> shift);
+    [[nodiscard]] int getInputSize() const override { return size; }
+    [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
+    [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] bool isConstantLogDet() const override { return true; }
+    [[nodiscard]] std::string getTypeName() const override { return "CircularShift"; }
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    int size;
+    std::vector<int> indices;
+    std::vector<double> shift;
+    at::Tensor offset, circular; // float64 [size]; bool [size]
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_FLOWS_ELEMENTARY_H_*/

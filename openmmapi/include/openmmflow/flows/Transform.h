@@ -1,0 +1,79 @@
+#ifndef OPENMMFLOW_FLOWS_TRANSFORM_H_
+#define OPENMMFLOW_FLOWS_TRANSFORM_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/latent/Export.h"
+#include <ATen/core/Tensor.h>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace OpenMMFlow {
+
+/** Tensors with their names, in a fixed order. The tensors are handles: they share storage with their owner. */
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+/**
+ * What a map returns: the value, and log|det J| of the map just applied, J its Jacobian.
+ * value is [batch, size]; logDet is float64 [batch].
+ */
+struct TransformResult {
+    at::Tensor value;
+    at::Tensor logDet;
+};
+
+/**
+ * An invertible map between latent variables z and configurations x.
+ *
+ *     forward:  x = f(z),       logDet = log|det df/dz|
+ *     inverse:  z = f^-1(x),    logDet = log|det df^-1/dx| = -(logDet of forward at z)
+ *
+ * Data are float64 whatever the dtype of the parameters, so that log-dets and round trips keep double accuracy; networks
+ * compute in the dtype of their parameters (float32 unless set otherwise). Both directions are differentiable by
+ * autograd, with respect to the argument and to the parameters, and never modify their argument. Rows of a batch do not
+ * influence each other.
+ *
+ * A point outside a transform's domain is not an error: its row gets logDet = NaN in forward (the sample is invalid) and
+ * logDet = -inf in inverse (the density there is 0).
+ */
+class OPENMMFLOW_EXPORT Transform {
+public:
+    virtual ~Transform() = default;
+    /** The number of latent variables, columns of z. */
+    [[nodiscard]] virtual int getInputSize() const = 0;
+    /** The number of columns of x. It differs from getInputSize() only for charts that leave rigid motions out. */
+    [[nodiscard]] virtual int getOutputSize() const { return getInputSize(); }
+    /** x = f(z). @param z  float64 [batch, input size] */
+    [[nodiscard]] virtual TransformResult forward(const at::Tensor& z) const = 0;
+    /** z = f^-1(x). @param x  float64 [batch, output size] */
+    [[nodiscard]] virtual TransformResult inverse(const at::Tensor& x) const = 0;
+    /** Whether the log-det is the same number for every argument: a promise that the contract suite checks. */
+    [[nodiscard]] virtual bool isConstantLogDet() const { return false; }
+    /** The name under which create() knows this class. */
+    [[nodiscard]] virtual std::string getTypeName() const = 0;
+    /** What create() needs besides tensors. Throws if this transform can't be saved. */
+    [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
+    /** The trainable tensors. */
+    [[nodiscard]] virtual NamedTensors getParameters() const { return {}; }
+    /** Tensors that are saved but not trained. */
+    [[nodiscard]] virtual NamedTensors getBuffers() const { return {}; }
+    /**
+     * For charts that leave rigid motions out: move each x rigidly onto the frame of a reference. Others return x.
+     *
+     * @param x          [batch, output size]
+     * @param reference  [batch, output size] or [1, output size]
+     */
+    [[nodiscard]] virtual at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const { return x; }
+    /**
+     * Make the transform that getTypeName() and getArchitecture() described; its tensors still have to be filled in.
+     *
+     * @param architecture  {"type": name, ...}
+     */
+    static std::shared_ptr<Transform> create(const nlohmann::json& architecture);
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_FLOWS_TRANSFORM_H_*/

@@ -1,0 +1,107 @@
+#ifndef OPENMMFLOW_LATENT_PRIOR_H_
+#define OPENMMFLOW_LATENT_PRIOR_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/latent/Export.h"
+#include "openmmflow/latent/Random.h"
+#include <ATen/core/Tensor.h>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace OpenMMFlow {
+
+/**
+ * The density p(z) of the latent variables: where a flow starts.
+ *
+ * Shapes: z is float64 [batch, size]; per-sample scalars are float64 [batch].
+ */
+class OPENMMFLOW_EXPORT Prior {
+public:
+    virtual ~Prior() = default;
+    /** The number of latent variables. */
+    [[nodiscard]] virtual int getSize() const = 0;
+    /** Draw independent samples. @return z, float64 [count, size] */
+    [[nodiscard]] virtual at::Tensor sample(std::int64_t count, Random& random) const = 0;
+    /** log p(z), normalised. @param z  [batch, size]  @return float64 [batch] */
+    [[nodiscard]] virtual at::Tensor logDensity(const at::Tensor& z) const = 0;
+    /**
+     * Move each z by a kernel that leaves p(z) invariant and is reversible with respect to it.
+     *
+     * @param z         [batch, size]
+     * @param stepSize  in (0, 1]: near 0 the move is small; at 1 it is an independent draw of the prior
+     * @return the moved z, [batch, size]
+     */
+    [[nodiscard]] virtual at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const = 0;
+    /** Indices of the variables that live on a circle, [-pi, pi). */
+    [[nodiscard]] virtual std::vector<int> getCircularIndices() const = 0;
+    /** {"type": ..., and what create() needs}. */
+    [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
+    /** Make the prior that getArchitecture() described. Throws if the description is not valid. */
+    static std::shared_ptr<Prior> create(const nlohmann::json& architecture);
+};
+
+/**
+ * Independent normal variables of one standard deviation: p(z) = N(0, sigma^2 I).
+ *
+ * perturb: z' = sqrt(1 - s^2) z + s sigma e, with e ~ N(0, I).
+ */
+class OPENMMFLOW_EXPORT GaussianPrior : public Prior {
+public:
+    /** @param size  at least 1  @param sigma  standard deviation, > 0 */
+    explicit GaussianPrior(int size, double sigma = 1.0);
+    [[nodiscard]] double getSigma() const { return sigma; }
+    [[nodiscard]] int getSize() const override { return size; }
+    [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
+    [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
+    [[nodiscard]] std::vector<int> getCircularIndices() const override { return {}; }
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    int size;
+    double sigma;
+};
+
+/**
+ * Independent uniform variables on the circle [-pi, pi): p(z) = (2 pi)^-size.
+ *
+ * perturb: z' = wrap(z + s pi e), with e uniform in (-1, 1): symmetric, and independent of z at s = 1.
+ */
+class OPENMMFLOW_EXPORT UniformTorusPrior : public Prior {
+public:
+    /** @param size  at least 1 */
+    explicit UniformTorusPrior(int size);
+    [[nodiscard]] int getSize() const override { return size; }
+    [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
+    [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
+    [[nodiscard]] std::vector<int> getCircularIndices() const override;
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    int size;
+};
+
+/** Several priors side by side: z = (z_1, z_2, ...), p(z) = p_1(z_1) p_2(z_2) ... */
+class OPENMMFLOW_EXPORT ProductPrior : public Prior {
+public:
+    /** @param factors  at least one, in the order of their variables */
+    explicit ProductPrior(std::vector<std::shared_ptr<Prior>> factors);
+    [[nodiscard]] const std::vector<std::shared_ptr<Prior>>& getFactors() const { return factors; }
+    [[nodiscard]] int getSize() const override { return size; }
+    [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
+    [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
+    [[nodiscard]] std::vector<int> getCircularIndices() const override;
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+
+private:
+    std::vector<std::shared_ptr<Prior>> factors;
+    int size = 0;
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_LATENT_PRIOR_H_*/

@@ -1,0 +1,66 @@
+#ifndef OPENMMFLOW_SAMPLERS_LATENTJUMP_H_
+#define OPENMMFLOW_SAMPLERS_LATENTJUMP_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/energies/ReducedPotential.h"
+#include "openmmflow/flows/Flow.h"
+#include "openmmflow/samplers/Acceptance.h"
+
+namespace OpenMMFlow {
+
+/**
+ * How a jump proposes.
+ *     Independence:      z' ~ p(z), not knowing the current state
+ *     PriorPreserving:   z' = a reversible move that leaves p(z) invariant (Prior::perturb)
+ *     RandomWalk:        z' = z + s e, e ~ N(0, I) (wrapped on circles): does not leave the prior invariant
+ * For the first two logAlpha = log w(x') - log w(x), log w = -u - log q (F2). For the third
+ * logAlpha = -u(x') + u(x) + logDet(z') - logDet(z).
+ */
+enum class JumpKind { Independence, PriorPreserving, RandomWalk };
+
+/** The part of the state that a jump's test needs. Per walker, float64 [batch]; z [batch, latent size]. */
+struct JumpState {
+    at::Tensor x, z, u, logQ, logDet;
+};
+
+/** What one jump did. [batch] each; logAlpha and uniform decide accepted. */
+struct JumpInfo {
+    at::Tensor logAlpha, uniform, accepted;
+    std::int64_t numAccepted = 0, nonFinite = 0;
+};
+
+/** z' of a jump. @param z  [batch, latent size]; only its shape matters for Independence */
+OPENMMFLOW_EXPORT at::Tensor proposeLatent(const Prior& prior, JumpKind kind, double stepSize, const at::Tensor& z,
+                                           Random& random);
+
+/** logAlpha of a jump (F2), in plain numbers. */
+OPENMMFLOW_EXPORT double jumpLogAlpha(JumpKind kind, double u, double uNew, double logQ, double logQNew, double logDet,
+                                      double logDetNew);
+
+/** Metropolised jumps through a flow's latent space for a batch of independent walkers. Leaves exp(-u) invariant. */
+class OPENMMFLOW_EXPORT LatentJump {
+public:
+    struct Options {
+        JumpKind kind = JumpKind::Independence;
+        AcceptanceTest test = AcceptanceTest::Metropolis;
+        /** PriorPreserving: in (0, 1]. RandomWalk: standard deviation of the step, > 0. */
+        double stepSize = 0.1;
+        /** 0 chooses. */
+        std::uint64_t seed = 0;
+    };
+    LatentJump(std::shared_ptr<Flow> flow, std::shared_ptr<ReducedPotential> potential, const Options& options);
+    /** Everything a jump needs to know of configurations x. @param x  [batch, size] */
+    [[nodiscard]] JumpState start(const at::Tensor& x);
+    /** One jump of every walker. @return what was done; state is replaced, never modified in place */
+    JumpInfo step(JumpState& state);
+
+private:
+    std::shared_ptr<Flow> flow;
+    std::shared_ptr<ReducedPotential> potential;
+    Options options;
+    Random random;
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_SAMPLERS_LATENTJUMP_H_*/
