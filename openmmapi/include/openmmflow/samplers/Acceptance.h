@@ -28,6 +28,26 @@ inline bool accept(AcceptanceTest test, double logAlpha, double uniform) {
     return std::isfinite(logAlpha) && std::log(uniform) < logAcceptanceProbability(test, logAlpha);
 }
 
+/**
+ * How a jump proposes.
+ *     Independence:      z' ~ p(z), not knowing the current state
+ *     PriorPreserving:   z' = a reversible move that leaves p(z) invariant (Prior::perturb)
+ *     RandomWalk:        z' = z + s e, e ~ N(0, I) (wrapped on circles): does not leave the prior invariant
+ * For the first two logAlpha = log w(x') - log w(x), log w = -u - log q (F2). For the third
+ * logAlpha = -u(x') + u(x) + logDet(z') - logDet(z).
+ */
+enum class JumpKind { Independence, PriorPreserving, RandomWalk };
+
+/**
+ * logAlpha of a jump (F2), in plain numbers: u the reduced energy, logQ the flow's log density, logDet = log|det df/dz|, of the
+ * current and of the proposed state.
+ */
+inline double jumpLogAlpha(JumpKind kind, double u, double uNew, double logQ, double logQNew, double logDet, double logDetNew) {
+    if (kind == JumpKind::RandomWalk)
+        return u - uNew + logDetNew - logDet;
+    return (-uNew - logQNew) - (-u - logQ);
+}
+
 } // namespace OpenMMFlow
 
 #endif /*OPENMMFLOW_SAMPLERS_ACCEPTANCE_H_*/

@@ -8,16 +8,6 @@
 
 namespace OpenMMFlow {
 
-/**
- * How a jump proposes.
- *     Independence:      z' ~ p(z), not knowing the current state
- *     PriorPreserving:   z' = a reversible move that leaves p(z) invariant (Prior::perturb)
- *     RandomWalk:        z' = z + s e, e ~ N(0, I) (wrapped on circles): does not leave the prior invariant
- * For the first two logAlpha = log w(x') - log w(x), log w = -u - log q (F2). For the third
- * logAlpha = -u(x') + u(x) + logDet(z') - logDet(z).
- */
-enum class JumpKind { Independence, PriorPreserving, RandomWalk };
-
 /** The part of the state that a jump's test needs. Per walker, float64 [batch]; z [batch, latent size]. */
 struct JumpState {
     at::Tensor x, z, u, logQ, logDet;
@@ -32,10 +22,6 @@ struct JumpInfo {
 /** z' of a jump. @param z  [batch, latent size]; only its shape matters for Independence */
 OPENMMFLOW_EXPORT at::Tensor proposeLatent(const Prior& prior, JumpKind kind, double stepSize, const at::Tensor& z,
                                            Random& random);
-
-/** logAlpha of a jump (F2), in plain numbers. */
-OPENMMFLOW_EXPORT double jumpLogAlpha(JumpKind kind, double u, double uNew, double logQ, double logQNew, double logDet,
-                                      double logDetNew);
 
 /** Metropolised jumps through a flow's latent space for a batch of independent walkers. Leaves exp(-u) invariant. */
 class OPENMMFLOW_EXPORT LatentJump {

@@ -1,0 +1,130 @@
+#ifndef OPENMMFLOW_FLOWLANGEVININTEGRATOR_H_
+#define OPENMMFLOW_FLOWLANGEVININTEGRATOR_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/latent/Export.h"
+#include "openmmflow/samplers/Acceptance.h"
+#include <cstdint>
+#include <memory>
+#include <openmm/LangevinMiddleIntegrator.h>
+#include <vector>
+
+namespace OpenMMFlow {
+
+class Flow;
+
+/** What the jumps of an integrator have done since it was made or its statistics were reset. */
+struct JumpStatistics {
+    /** Visits to the jump, trials made in them, trials accepted. */
+    std::int64_t jumps = 0, trials = 0, accepted = 0;
+    /** Rejected because a coordinate, an energy or a density was not finite; because the energy evaluation threw. */
+    std::int64_t nonFinite = 0, failed = 0;
+    /** accepted / trials; 0 before the first trial. */
+    double getAcceptanceRate() const { return trials == 0 ? 0.0 : static_cast<double>(accepted) / trials; }
+};
+
+/** Everything that decided one trial, so that anyone can decide it again: see jumpLogAlpha() and accept() in Acceptance.h. */
+struct JumpRecord {
+    /** The Context's step count and the number of the trial within its jump. */
+    std::int64_t step = 0;
+    int trial = 0;
+    /** Reduced energies, log densities and log-dets of the flow, of the current (old) and the proposed (new) state. */
+    double uOld = 0, uNew = 0, logQOld = 0, logQNew = 0, logDetOld = 0, logDetNew = 0;
+    /** (1/2) log det Z of the constraints among the moved atoms (F5); it is part of u: u = U/kT - metric. */
+    double metricOld = 0, metricNew = 0;
+    double logAlpha = 0, uniform = 0;
+    bool accepted = false;
+};
+
+/**
+ * Langevin dynamics that jumps: blocks of LangevinMiddleIntegrator, and every jumpInterval steps some configurations that a
+ * normalizing flow proposes for its atoms, each accepted or rejected by a test that keeps the ensemble exact (F2, F3).
+ *
+ *     repeat:  jumpInterval Langevin steps;
+ *              then for each of trialsPerJump proposals x':
+ *                  logAlpha = [-u(x') - log q(x')] - [-u(x) - log q(x)];  accept x' with min(1, exp(logAlpha))
+ *
+ * u is the Context's potential energy over kT (integration force groups, box and parameters as they are), less the
+ * mass-metric factor of constraints among the moved atoms (F5). The moved atoms keep the position of their frame's origin
+ * and its orientation (F4); all other atoms stay. The target is the canonical ensemble at this integrator's temperature,
+ * so a jump is as exact beside a barostat, which acts within the Langevin blocks.
+ *
+ * With jumpInterval = 0 this is LangevinMiddleIntegrator: the same trajectory at the same speed. A jump advances neither
+ * time nor step count. A rejected or failed trial leaves no trace. Where a jump is accepted, velocities at the time of the
+ * positions are kept, or drawn anew when moved atoms are constrained.
+ *
+ * When a Context is created this throws if an atom of the flow does not exist, is a virtual site or is massless, if a
+ * constraint can't be held by the flow's chart, or if the flow was trained for another temperature.
+ */
+class OPENMMFLOW_EXPORT FlowLangevinIntegrator : public OpenMM::LangevinMiddleIntegrator {
+public:
+    /**
+     * @param temperature    K, > 0
+     * @param frictionCoeff  1/ps, >= 0
+     * @param stepSize       ps, > 0
+     * @param flow           the flow that proposes; shared, not copied. Its atoms are the ones that jump.
+     */
+    FlowLangevinIntegrator(double temperature, double frictionCoeff, double stepSize, std::shared_ptr<Flow> flow);
+    ~FlowLangevinIntegrator() override;
+    std::shared_ptr<Flow> getFlow() const { return flow; }
+    /** Replace the flow, as adaptive training does. Proposals drawn from the old one are thrown away. Also between steps. */
+    void setFlow(std::shared_ptr<Flow> flow);
+
+    /** Langevin steps between jumps, 100 by default; 0 turns jumps off. Counted across calls to step(). */
+    int getJumpInterval() const { return jumpInterval; }
+    void setJumpInterval(int steps);
+    /** Proposals at each jump, 1 by default. Independent ones are drawn from the flow in one batch. */
+    int getTrialsPerJump() const { return trialsPerJump; }
+    void setTrialsPerJump(int trials);
+    /** Independence by default. */
+    JumpKind getJumpKind() const { return jumpKind; }
+    void setJumpKind(JumpKind kind);
+    /** Size of latent moves: (0, 1] for PriorPreserving, > 0 for RandomWalk; not used by Independence. 0.1 by default. */
+    double getLatentStepSize() const { return latentStepSize; }
+    void setLatentStepSize(double size);
+    /** Metropolis by default. */
+    AcceptanceTest getAcceptanceTest() const { return acceptanceTest; }
+    void setAcceptanceTest(AcceptanceTest test);
+    /** Seed of the jumps' own random numbers; 0, the default, chooses one when a Context is created. */
+    std::uint64_t getJumpRandomNumberSeed() const { return jumpSeed; }
+    void setJumpRandomNumberSeed(std::uint64_t seed);
+
+    void step(int steps) override;
+    /** Make one jump (trialsPerJump trials) now. @return the number of trials accepted */
+    int jump();
+
+    JumpStatistics getJumpStatistics() const;
+    void resetJumpStatistics();
+    /**
+     * Quantiles of logAlpha over the latest 10,000 finite trials.
+     * @param probabilities  each in [0, 1]  @return one number each; NaN before the first trial
+     */
+    std::vector<double> getLogAlphaQuantiles(const std::vector<double>& probabilities) const;
+    /** Whether every trial is recorded, false by default. */
+    bool getRecordTrials() const { return recordTrials; }
+    void setRecordTrials(bool record) { recordTrials = record; }
+    /** The records so far, oldest first. */
+    const std::vector<JumpRecord>& getJumpRecords() const;
+    void clearJumpRecords();
+
+protected:
+    void initialize(OpenMM::ContextImpl& context) override;
+    void cleanup() override;
+    void createCheckpoint(std::ostream& stream) const override;
+    void loadCheckpoint(std::istream& stream) override;
+
+private:
+    class Jumper;
+    std::shared_ptr<Flow> flow;
+    int jumpInterval = 100, trialsPerJump = 1;
+    JumpKind jumpKind = JumpKind::Independence;
+    double latentStepSize = 0.1;
+    AcceptanceTest acceptanceTest = AcceptanceTest::Metropolis;
+    std::uint64_t jumpSeed = 0;
+    bool recordTrials = false;
+    std::unique_ptr<Jumper> jumper;
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_FLOWLANGEVININTEGRATOR_H_*/
