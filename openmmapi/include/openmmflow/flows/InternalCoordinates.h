@@ -8,17 +8,30 @@
 
 namespace OpenMMFlow {
 
+/** Where the torsion of a row of a Z-matrix may lie. */
+enum class TorsionRange {
+    /** A rotor: the circle. */
+    Circle,
+    /** One turn about a centre, cut opposite of it: an atom that stays on its side of the axis, as in a planar centre.
+     */
+    Turn,
+    /** (0, pi): a tetrahedral centre of fixed handedness. */
+    Positive,
+    /** (-pi, 0): the same, of the other hand. */
+    Negative
+};
+
 /**
  * One row of a Z-matrix: an atom placed by its distance to `bond`, its angle at `bond` towards `angle`, and its torsion
- * about the axis bond-angle. Where an earlier row already has a torsion about the same axis, `sibling` is that row and the
- * coordinate is the offset from its torsion; otherwise sibling is -1. Numbers are positions in the list of charted atoms.
+ * about the axis bond-angle, counted from the atom `torsion`. A rotor (Circle) counts from an atom beyond `angle`; all
+ * other torsions are offsets from an atom that is itself bonded to `bond`. Numbers are positions in the list of charted
+ * atoms.
  */
 struct ZMatrixRow {
     int atom, bond, angle, torsion;
-    int sibling = -1;
-    /** Half ranges: +1 keeps the offset in (0, pi), -1 in (-pi, 0); 0 lets it run over a whole turn about offsetCenter. */
-    int handedness = 0;
-    double offsetCenter = 0.0;
+    TorsionRange range = TorsionRange::Circle;
+    /** Of a Turn: the torsion (rad) at which its coordinate is 0. */
+    double center = 0.0;
 };
 
 /**
@@ -29,52 +42,70 @@ struct ZMatrixRow {
  *
  * The first three atoms are the frame: an origin and two neighbours, at distances b_1, b_2 and angle a_0. Rigid motions
  * are left out: x is [batch, 3n] (x, y, z of each charted atom, nm), xi is [batch, 3n - 6] less one column for each
- * constrained bond. forward() builds x with the origin at 0, the first neighbour on the +x axis and the second in the upper
- * xy half-plane; place() moves it onto the frame of a reference. inverse() takes x in any position and orientation.
+ * constrained bond. forward() builds x with the origin at 0, the first neighbour on the +x axis and the second in the
+ * upper xy half-plane; place() moves it onto the frame of a reference. inverse() takes x in any position and
+ * orientation.
  *
- * Order of xi: free bonds (nm), angles (rad), torsions and offsets (rad, [-pi, pi), offsets relative to their centre).
- * Each group is in the order of the frame and then of the rows. A torsion is circular when it is the first about its axis.
+ * Order of xi: free bonds (nm), angles (rad), torsions (rad, in [-pi, pi), those of a Turn less their centre). Each
+ * group is in the order of the frame and then of the rows. Only rotors are circular: the first torsion about each axis
+ * beyond the frame's origin.
  *
  * Chirality, and the order of hydrogens on one carbon, hold by construction: the offsets of atoms about a tetrahedral
- * centre stay in the half range of the reference structure. Outside the domain (b <= 0, a outside (0, pi), an offset outside
- * its half range) forward gives logDet = NaN and inverse gives logDet = -inf.
+ * centre stay in the half range of the reference structure. Outside the domain (b <= 0, a outside (0, pi), a torsion
+ * outside
+ * [-pi, pi] or its half range, anything not finite) forward gives logDet = NaN and a row of NaN, inverse gives
+ * logDet = -inf and a row of 0; their gradients are 0. Torsions are not wrapped by forward: were they, a flow that is
+ * not periodic would reach one x from several xi, and its density would be wrong.
  *
  * Constrained bonds (F5) are held at their length: they are not coordinates, and keep their constant factor in logDet.
+ * inverse() does not look at the actual length of such a bond.
  *
- * Sources: Parsons et al., J. Comput. Chem. 26, 1063 (2005) for the placement; Noe et al., Science 365, eaaw1147 (2019).
+ * Gradients are first order: both directions throw when a graph of their backward pass is asked for.
+ *
+ * Sources: Parsons et al., J. Comput. Chem. 26, 1063 (2005) for the placement; Noe et al., Science 365, eaaw1147
+ * (2019).
  */
 class OPENMMFLOW_EXPORT InternalCoordinates : public Transform {
 public:
     /**
-     * @param rows               the placement of atoms 3, 4, ... after the frame atoms; together they place each atom once
+     * @param rows               the placement of atoms 3, 4, ... after the frame atoms; together they place each atom
+     * once
      * @param frame              origin, first and second neighbour: positions in the list of charted atoms
-     * @param constrainedLength  [n]: for each charted atom the fixed length (nm) of the bond that places it (for the two
-     *                           frame neighbours, their distance to the origin), or 0 where the length is free
+     * @param constrainedLength  [n]: for each charted atom the fixed length (nm) of the bond that places it (for the
+     * two frame neighbours, their distance to the origin), or 0 where the length is free
      */
     InternalCoordinates(std::vector<ZMatrixRow> rows, std::vector<int> frame, std::vector<double> constrainedLength);
     /**
-     * Build the chart of some atoms of a System from its bonds (harmonic and custom bond forces, and constraints).
+     * Build the chart of some atoms of a System from its bonds: harmonic bond forces and constraints and, if those do
+     * not connect the atoms, custom bond forces. The longest side of a triangle of such bonds (Urey-Bradley) is not
+     * one.
+     *
+     * The frame's origin is the atom nearest the centre of the bond graph that has two heavy neighbours (mass
+     * above 4.5, so that repartitioned hydrogens stay light), where there is one. Rows are in breadth-first order.
      *
      * @param system              where bonds and constraints come from
-     * @param atoms               the atoms to chart, connected by bonds, at least 4; none massless or a virtual site
-     * @param referencePositions  nm, of all particles of the System: settles handedness and centres of offsets
+     * @param atoms               the atoms to chart, connected by bonds, at least 3; none massless or a virtual site
+     * @param referencePositions  nm, of all particles of the System, molecules whole: settles handedness and centres
      * @param extraBonds          bonds that no force shows, as particle pairs
-     * Throws when the atoms are not connected, or when a constraint can't be held: between a charted and another atom,
-     * or not along a bond of the tree (a constrained angle, rigid water), naming the particles and the reason.
+     * Throws when the atoms are not connected or on one line, or when a constraint can't be held: between a charted and
+     * another atom, or in a ring of constraints (a constrained angle, rigid water), naming the particles and the
+     * reason.
      */
     static std::shared_ptr<InternalCoordinates> fromSystem(const OpenMM::System& system, const std::vector<int>& atoms,
                                                            const std::vector<OpenMM::Vec3>& referencePositions,
                                                            const std::vector<std::pair<int, int>>& extraBonds = {});
+    /** The chart that getArchitecture() described. Throws if the description is not valid. */
+    static std::shared_ptr<InternalCoordinates> fromArchitecture(const nlohmann::json& architecture);
     [[nodiscard]] int getNumAtoms() const;
-    [[nodiscard]] const std::vector<ZMatrixRow>& getRows() const { return rows; }
-    [[nodiscard]] const std::vector<int>& getFrame() const { return frame; }
-    [[nodiscard]] const std::vector<double>& getConstrainedLength() const { return constrainedLength; }
+    [[nodiscard]] const std::vector<ZMatrixRow>& getRows() const;
+    [[nodiscard]] const std::vector<int>& getFrame() const;
+    [[nodiscard]] const std::vector<double>& getConstrainedLength() const;
     /** Columns of xi that are circular. */
     [[nodiscard]] std::vector<int> getCircularIndices() const;
-    /** Columns of xi that are bonds, angles, and torsions or offsets. */
-    [[nodiscard]] int getNumBonds() const { return numBonds; }
-    [[nodiscard]] int getNumAngles() const { return numAngles; }
-    /** The column of xi of the torsion about the axis between two charted atoms (either order), or -1. */
+    /** The number of columns of xi that are bonds, and angles; the others are torsions. */
+    [[nodiscard]] int getNumBonds() const;
+    [[nodiscard]] int getNumAngles() const;
+    /** The column of xi of the rotor about the axis between two charted atoms (either order), or -1. */
     [[nodiscard]] int findTorsion(int bond, int angle) const;
 
     [[nodiscard]] int getInputSize() const override;
@@ -85,11 +116,12 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const override;
 
+    /** The rows and what the kernels need besides; never changes. Autograd graphs share it: they may outlive the
+     * transform. */
+    struct Chart;
+
 private:
-    std::vector<ZMatrixRow> rows;
-    std::vector<int> frame;
-    std::vector<double> constrainedLength;
-    int numBonds = 0, numAngles = 0;
+    std::shared_ptr<const Chart> chart;
 };
 
 } // namespace OpenMMFlow
