@@ -1,1 +1,82 @@
 // SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Conditioner.h"
+#include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/Random.h"
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace OpenMMFlow {
+NLOHMANN_JSON_SERIALIZE_ENUM(Activation,
+                             {{Activation::SiLU, "SiLU"}, {Activation::ReLU, "ReLU"}, {Activation::Tanh, "Tanh"}})
+}
+
+Conditioner::Conditioner(int inputSize, std::vector<int> circular, int outputSize, const Options& newOptions)
+    : options(newOptions) {
+    require(inputSize >= 1, "Conditioner::Conditioner", "inputSize", inputSize, "at least 1");
+    require(outputSize >= 1, "Conditioner::Conditioner", "outputSize", outputSize, "at least 1");
+    std::vector<int> open;
+    for (int i = 0; i < inputSize; i++)
+        if (std::find(circular.begin(), circular.end(), i) == circular.end())
+            open.push_back(i);
+    require(open.size() + circular.size() == static_cast<std::size_t>(inputSize), "Conditioner::Conditioner",
+            "number of circular variables", circular.size(), "different indices in 0..inputSize-1");
+    circularIndex = at::tensor(at::ArrayRef<int>(circular), at::kLong);
+    openIndex = at::tensor(at::ArrayRef<int>(open), at::kLong);
+
+    std::vector<int> sizes{static_cast<int>(open.size() + 2 * circular.size())};
+    sizes.insert(sizes.end(), options.hiddenSizes.begin(), options.hiddenSizes.end());
+    sizes.push_back(outputSize);
+    Random random(options.seed);
+    options.seed = random.getSeed();
+    for (std::size_t i = 0; i + 1 < sizes.size(); i++) {
+        require(sizes[i + 1] >= 1, "Conditioner::Conditioner", "a size of the network", sizes[i + 1], "at least 1");
+        const bool last = i + 2 == sizes.size();
+        const double scale = last ? 0.0 : 1.0 / std::sqrt(sizes[i]);
+        const auto draw = [&](int rows, int columns) {
+            return (scale * (2 * random.uniform(rows, columns) - 1)).to(at::kFloat);
+        };
+        weights.push_back(draw(sizes[i + 1], sizes[i]).set_requires_grad(true));
+        biases.push_back(draw(1, sizes[i + 1]).reshape({sizes[i + 1]}).set_requires_grad(true));
+    }
+}
+
+Tensor Conditioner::operator()(const Tensor& y) const {
+    const Tensor angles = y.index_select(1, circularIndex);
+    Tensor h = at::cat({y.index_select(1, openIndex), angles.cos(), angles.sin()}, 1).to(weights[0].dtype());
+    for (std::size_t i = 0; i < weights.size(); i++) {
+        h = at::linear(h, weights[i], biases[i]);
+        if (i + 1 < weights.size())
+            h = options.activation == Activation::SiLU   ? at::silu(h)
+                : options.activation == Activation::ReLU ? at::relu(h)
+                                                         : at::tanh(h);
+    }
+    return h;
+}
+
+NamedTensors Conditioner::getParameters() const {
+    NamedTensors parameters;
+    for (std::size_t i = 0; i < weights.size(); i++) {
+        parameters.emplace_back("weight" + std::to_string(i), weights[i]);
+        parameters.emplace_back("bias" + std::to_string(i), biases[i]);
+    }
+    return parameters;
+}
+
+nlohmann::json Conditioner::getArchitecture() const {
+    return {{"hiddenSizes", options.hiddenSizes}, {"activation", options.activation}};
+}
+
+Conditioner::Options Conditioner::readOptions(const nlohmann::json& architecture) {
+    Options result;
+    result.hiddenSizes = architecture.at("hiddenSizes").get<std::vector<int>>();
+    const auto& name = architecture.at("activation");
+    require(name == "SiLU" || name == "ReLU" || name == "Tanh", "Conditioner::readOptions", "activation", name.dump(),
+            "SiLU, ReLU or Tanh");
+    result.activation = name.get<Activation>();
+    result.seed = 1; // the weights are read afterwards
+    return result;
+}

@@ -1,1 +1,141 @@
 // SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/RationalQuadraticSpline.h"
+#include "openmmflow/latent/Check.h"
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+Tensor indexTensor(const std::vector<int>& values) {
+    return at::tensor(at::ArrayRef<int>(values), at::kLong);
+}
+
+std::vector<int> findPositions(const std::vector<int>& list, const std::vector<int>& variables) {
+    std::vector<int> positions;
+    for (std::size_t i = 0; i < list.size(); i++)
+        if (std::find(variables.begin(), variables.end(), list[i]) != variables.end())
+            positions.push_back(static_cast<int>(i));
+    return positions;
+}
+
+} // namespace
+
+Split::Split(int size, std::vector<int> activeVariables) : size(size), active(std::move(activeVariables)) {
+    std::vector<int> place(size, -1); // of each variable in cat(active, passive)
+    for (std::size_t i = 0; i < active.size(); i++) {
+        require(active[i] >= 0 && active[i] < size && place[active[i]] < 0, "Split::Split",
+                "active[" + std::to_string(i) + "]", active[i], "one of 0..size-1, each at most once");
+        place[active[i]] = static_cast<int>(i);
+    }
+    for (int i = 0; i < size; i++)
+        if (place[i] < 0) {
+            place[i] = static_cast<int>(active.size() + passive.size());
+            passive.push_back(i);
+        }
+    require(!active.empty() && !passive.empty(), "Split::Split", "number of active variables", active.size(),
+            "between 1 and size-1");
+    activeIndex = indexTensor(active);
+    passiveIndex = indexTensor(passive);
+    joinIndex = indexTensor(place);
+}
+
+std::vector<int> Split::findPassive(const std::vector<int>& variables) const {
+    return findPositions(passive, variables);
+}
+
+std::vector<int> Split::findActive(const std::vector<int>& variables) const {
+    return findPositions(active, variables);
+}
+
+Tensor Split::takeActive(const Tensor& y) const {
+    return y.index_select(1, activeIndex);
+}
+
+Tensor Split::takePassive(const Tensor& y) const {
+    return y.index_select(1, passiveIndex);
+}
+
+Tensor Split::join(const Tensor& activePart, const Tensor& passivePart) const {
+    return at::cat({activePart, passivePart}, 1).index_select(1, joinIndex);
+}
+
+AffineCoupling::AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options,
+                               double scaleBound)
+    : split(size, std::move(active)), conditioner(static_cast<int>(split.getPassive().size()), {},
+                                                  2 * static_cast<int>(split.getActive().size()), options),
+      scaleBound(scaleBound) {
+    require(scaleBound > 0 && std::isfinite(scaleBound), "AffineCoupling::AffineCoupling", "scaleBound", scaleBound,
+            "positive and finite");
+}
+
+std::pair<Tensor, Tensor> AffineCoupling::predict(const Tensor& passivePart) const {
+    const auto parts = conditioner(passivePart).to(at::kDouble).chunk(2, 1);
+    return {scaleBound * at::tanh(parts[0] / scaleBound), parts[1]};
+}
+
+TransformResult AffineCoupling::forward(const Tensor& z) const {
+    const Tensor passivePart = split.takePassive(z);
+    const auto [s, t] = predict(passivePart);
+    return {split.join(split.takeActive(z) * s.exp() + t, passivePart), s.sum(1)};
+}
+
+TransformResult AffineCoupling::inverse(const Tensor& x) const {
+    const Tensor passivePart = split.takePassive(x);
+    const auto [s, t] = predict(passivePart);
+    return {split.join((split.takeActive(x) - t) * (-s).exp(), passivePart), -s.sum(1)};
+}
+
+nlohmann::json AffineCoupling::getArchitecture() const {
+    return {{"type", getTypeName()},
+            {"size", split.getSize()},
+            {"active", split.getActive()},
+            {"scaleBound", scaleBound},
+            {"conditioner", conditioner.getArchitecture()}};
+}
+
+SplineCoupling::SplineCoupling(int size, std::vector<int> active, std::vector<int> circularVariables,
+                               const Options& newOptions)
+    : split(size, std::move(active)), circular(std::move(circularVariables)), options(newOptions),
+      circularActive(at::zeros({static_cast<std::int64_t>(split.getActive().size())}, at::kBool)),
+      conditioner(static_cast<int>(split.getPassive().size()), split.findPassive(circular),
+                  static_cast<int>(split.getActive().size()) * RationalQuadraticSpline::countParameters(options.bins),
+                  options.conditioner) {
+    require(options.bins >= 2, "SplineCoupling::SplineCoupling", "bins", options.bins, "at least 2");
+    require(options.bound > 0 && std::isfinite(options.bound), "SplineCoupling::SplineCoupling", "bound", options.bound,
+            "positive and finite");
+    for (int variable : circular)
+        require(variable >= 0 && variable < size, "SplineCoupling::SplineCoupling", "a circular variable", variable,
+                "one of 0..size-1");
+    for (int position : split.findActive(circular))
+        circularActive[position] = true;
+}
+
+TransformResult SplineCoupling::forward(const Tensor& z) const {
+    return apply(z, false);
+}
+
+TransformResult SplineCoupling::inverse(const Tensor& x) const {
+    return apply(x, true);
+}
+
+TransformResult SplineCoupling::apply(const Tensor& y, bool inverse) const {
+    const Tensor passivePart = split.takePassive(y);
+    const TransformResult spline = RationalQuadraticSpline::apply(split.takeActive(y), conditioner(passivePart),
+                                                                  circularActive, options.bins, options.bound, inverse);
+    return {split.join(spline.value, passivePart), spline.logDet};
+}
+
+nlohmann::json SplineCoupling::getArchitecture() const {
+    return {{"type", getTypeName()},
+            {"size", split.getSize()},
+            {"active", split.getActive()},
+            {"circular", circular},
+            {"bins", options.bins},
+            {"bound", options.bound},
+            {"conditioner", conditioner.getArchitecture()}};
+}

@@ -1,1 +1,106 @@
 // SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Elementary.h"
+#include "openmmflow/latent/Check.h"
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+Tensor indexTensor(const std::vector<int>& values) {
+    return at::tensor(at::ArrayRef<int>(values), at::kLong);
+}
+
+Tensor repeat(double value, const Tensor& like) {
+    return at::full({like.size(0)}, value, like.options().dtype(at::kDouble).requires_grad(false));
+}
+
+} // namespace
+
+Permutation::Permutation(std::vector<int> newOrder) : order(std::move(newOrder)) {
+    const int size = static_cast<int>(order.size());
+    std::vector<int> inverseOrder(size, -1);
+    for (int i = 0; i < size; i++) {
+        require(order[i] >= 0 && order[i] < size && inverseOrder[order[i]] < 0, "Permutation::Permutation",
+                "order[" + std::to_string(i) + "]", order[i], "one of 0..n-1, each once");
+        inverseOrder[order[i]] = i;
+    }
+    require(size > 0, "Permutation::Permutation", "size of order", size, "at least 1");
+    forwardIndex = indexTensor(order);
+    inverseIndex = indexTensor(inverseOrder);
+}
+
+TransformResult Permutation::forward(const Tensor& z) const {
+    return {z.index_select(1, forwardIndex), repeat(0.0, z)};
+}
+
+TransformResult Permutation::inverse(const Tensor& x) const {
+    return {x.index_select(1, inverseIndex), repeat(0.0, x)};
+}
+
+nlohmann::json Permutation::getArchitecture() const {
+    return {{"type", getTypeName()}, {"order", order}};
+}
+
+Scaling::Scaling(std::vector<double> newShift, std::vector<double> newScale) {
+    require(!newShift.empty(), "Scaling::Scaling", "size of shift", newShift.size(), "at least 1");
+    require(newShift.size() == newScale.size(), "Scaling::Scaling", "size of scale", newScale.size(),
+            "the size of shift, " + std::to_string(newShift.size()));
+    for (std::size_t i = 0; i < newShift.size(); i++) {
+        require(std::isfinite(newShift[i]), "Scaling::Scaling", "shift[" + std::to_string(i) + "]", newShift[i],
+                "finite");
+        require(std::isfinite(newScale[i]) && newScale[i] != 0, "Scaling::Scaling", "scale[" + std::to_string(i) + "]",
+                newScale[i], "finite and not zero");
+    }
+    shift = at::tensor(newShift, at::kDouble);
+    scale = at::tensor(newScale, at::kDouble);
+    logDet = scale.abs().log().sum().item<double>();
+}
+
+TransformResult Scaling::forward(const Tensor& z) const {
+    return {shift + scale * z, repeat(logDet, z)};
+}
+
+TransformResult Scaling::inverse(const Tensor& x) const {
+    return {(x - shift) / scale, repeat(-logDet, x)};
+}
+
+nlohmann::json Scaling::getArchitecture() const {
+    const auto list = [](const Tensor& t) {
+        return std::vector<double>(t.data_ptr<double>(), t.data_ptr<double>() + t.numel());
+    };
+    return {{"type", getTypeName()}, {"shift", list(shift)}, {"scale", list(scale)}};
+}
+
+CircularShift::CircularShift(int size, std::vector<int> newIndices, std::vector<double> newShift)
+    : size(size), indices(std::move(newIndices)), shift(std::move(newShift)) {
+    require(size >= 1, "CircularShift::CircularShift", "size", size, "at least 1");
+    require(indices.size() == shift.size(), "CircularShift::CircularShift", "size of shift", shift.size(),
+            "the size of indices, " + std::to_string(indices.size()));
+    offset = at::zeros({size}, at::kDouble);
+    circular = at::zeros({size}, at::kBool);
+    for (std::size_t i = 0; i < indices.size(); i++) {
+        require(indices[i] >= 0 && indices[i] < size && !circular[indices[i]].item<bool>(),
+                "CircularShift::CircularShift", "indices[" + std::to_string(i) + "]", indices[i],
+                "one of 0..size-1, each at most once");
+        require(std::isfinite(shift[i]), "CircularShift::CircularShift", "shift[" + std::to_string(i) + "]", shift[i],
+                "finite");
+        offset[indices[i]] = shift[i];
+        circular[indices[i]] = true;
+    }
+}
+
+TransformResult CircularShift::forward(const Tensor& z) const {
+    return {at::where(circular, at::remainder(z + (offset + M_PI), 2 * M_PI) - M_PI, z), repeat(0.0, z)};
+}
+
+TransformResult CircularShift::inverse(const Tensor& x) const {
+    return {at::where(circular, at::remainder(x - (offset - M_PI), 2 * M_PI) - M_PI, x), repeat(0.0, x)};
+}
+
+nlohmann::json CircularShift::getArchitecture() const {
+    return {{"type", getTypeName()}, {"size", size}, {"indices", indices}, {"shift", shift}};
+}

@@ -1,1 +1,132 @@
 // SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/Flow.h"
+#include "openmmflow/flows/FlowFile.h"
+#include "openmmflow/latent/Check.h"
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+#include <set>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+Flow::Flow(std::shared_ptr<Prior> newPrior, std::shared_ptr<Transform> newTransform, std::vector<int> newAtoms)
+    : prior(std::move(newPrior)), transform(std::move(newTransform)), atoms(std::move(newAtoms)) {
+    require(prior != nullptr, "Flow::Flow", "prior", "null", "a Prior");
+    require(transform != nullptr, "Flow::Flow", "transform", "null", "a Transform");
+    require(prior->getSize() == transform->getInputSize(), "Flow::Flow", "size of the prior", prior->getSize(),
+            "the input size of the transform, " + std::to_string(transform->getInputSize()));
+    if (!atoms.empty())
+        require(transform->getOutputSize() == 3 * static_cast<int>(atoms.size()), "Flow::Flow", "number of atoms",
+                atoms.size(), "a third of the transform's output size, " + std::to_string(transform->getOutputSize()));
+    std::set<int> seen;
+    for (int atom : atoms)
+        require(atom >= 0 && seen.insert(atom).second, "Flow::Flow", "an atom", atom,
+                "a particle index, each at most once");
+}
+
+void Flow::setTemperature(double kelvin) {
+    require(kelvin >= 0 && std::isfinite(kelvin), "Flow::setTemperature", "kelvin", kelvin,
+            "positive, or 0 for no temperature");
+    temperature = kelvin;
+}
+
+FlowSample Flow::sample(std::int64_t count, Random& random) const {
+    require(count >= 1, "Flow::sample", "count", count, "at least 1");
+    return fromLatent(prior->sample(count, random));
+}
+
+FlowSample Flow::fromLatent(const Tensor& z) const {
+    require(z.dim() == 2 && z.size(1) == getLatentSize(), "Flow::fromLatent", "shape of z", z.sizes(),
+            "[batch, " + std::to_string(getLatentSize()) + "]");
+    const Tensor latent = z.to(at::kDouble);
+    const TransformResult map = transform->forward(latent);
+    return {latent, map.value, map.logDet, prior->logDensity(latent) - map.logDet};
+}
+
+FlowSample Flow::toLatent(const Tensor& x) const {
+    require(x.dim() == 2 && x.size(1) == getSize(), "Flow::toLatent", "shape of x", x.sizes(),
+            "[batch, " + std::to_string(getSize()) + "]");
+    const Tensor configuration = x.to(at::kDouble);
+    const TransformResult map = transform->inverse(configuration);
+    return {map.value, configuration, -map.logDet, prior->logDensity(map.value) + map.logDet};
+}
+
+Tensor Flow::place(const Tensor& x, const Tensor& reference) const {
+    return transform->place(x, reference);
+}
+
+void Flow::setParameterType(at::ScalarType dtype) {
+    require(dtype == at::kFloat || dtype == at::kDouble, "Flow::setParameterType", "dtype", at::toString(dtype),
+            "Float or Double");
+    for (const auto& [name, tensor] : getParameters())
+        tensor.set_data(tensor.detach().to(dtype));
+}
+
+std::shared_ptr<Flow> Flow::clone() const {
+    return deserialize(serialize());
+}
+
+void Flow::save(const std::string& path) const {
+    FlowFile::writeAtomically(path, serialize());
+}
+
+std::shared_ptr<Flow> Flow::load(const std::string& path) {
+    try {
+        return deserialize(FlowFile::readBytes(path));
+    } catch (const OpenMM::OpenMMException& error) {
+        throw OpenMM::OpenMMException("Flow::load: " + path + ": " + error.what());
+    }
+}
+
+std::string Flow::serialize() const {
+    FlowFile file;
+    for (const auto& [name, tensor] : transform->getParameters())
+        file.tensors.emplace_back("parameters." + name, tensor.detach());
+    for (const auto& [name, tensor] : transform->getBuffers())
+        file.tensors.emplace_back("buffers." + name, tensor.detach());
+    const nlohmann::json architecture = {{"prior", prior->getArchitecture()},
+                                         {"transform", transform->getArchitecture()},
+                                         {"atoms", atoms},
+                                         {"temperature", temperature}};
+    file.metadata["architecture"] = architecture.dump();
+    for (const auto& [key, value] : metadata)
+        file.metadata["user." + key] = value;
+    return file.toBytes();
+}
+
+std::shared_ptr<Flow> Flow::deserialize(const std::string& bytes) {
+    const FlowFile file = FlowFile::fromBytes(bytes);
+    const auto text = file.metadata.find("architecture");
+    require(text != file.metadata.end(), "Flow::deserialize", "architecture", "missing", "in the file's metadata");
+    std::shared_ptr<Flow> flow;
+    try {
+        const auto architecture = nlohmann::json::parse(text->second);
+        flow = std::make_shared<Flow>(Prior::create(architecture.at("prior")),
+                                      Transform::create(architecture.at("transform")),
+                                      architecture.at("atoms").get<std::vector<int>>());
+        flow->setTemperature(architecture.at("temperature").get<double>());
+    } catch (const nlohmann::json::exception& error) {
+        throw OpenMM::OpenMMException(std::string("Flow::deserialize: the architecture is not valid: ") + error.what());
+    }
+    for (const auto& [key, value] : file.metadata)
+        if (key.rfind("user.", 0) == 0)
+            flow->metadata[key.substr(5)] = value;
+
+    std::map<std::string, Tensor> saved(file.tensors.begin(), file.tensors.end());
+    const auto fill = [&saved](const std::string& prefix, const NamedTensors& tensors) {
+        for (const auto& [name, tensor] : tensors) {
+            const auto found = saved.find(prefix + name);
+            require(found != saved.end(), "Flow::deserialize", "tensor " + prefix + name, "missing", "in the file");
+            require(found->second.sizes() == tensor.sizes(), "Flow::deserialize", "shape of " + prefix + name,
+                    found->second.sizes(), "what the architecture needs");
+            tensor.set_data(found->second);
+            saved.erase(found);
+        }
+    };
+    fill("parameters.", flow->transform->getParameters());
+    fill("buffers.", flow->transform->getBuffers());
+    require(saved.empty(), "Flow::deserialize", "number of tensors that the architecture does not know", saved.size(),
+            "0");
+    return flow;
+}

@@ -1,1 +1,72 @@
 // SPDX-License-Identifier: MIT
+// The names under which transforms are saved: one line for each class.
+
+#include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/Sequence.h"
+#include "openmmflow/latent/Check.h"
+#include <functional>
+#include <nlohmann/json.hpp>
+
+using namespace OpenMMFlow;
+using nlohmann::json;
+
+namespace {
+
+using Maker = std::function<std::shared_ptr<Transform>(const json&)>;
+
+std::shared_ptr<Transform> makeSequence(const json& a) {
+    std::vector<std::shared_ptr<Transform>> transforms;
+    for (const auto& transform : a.at("transforms"))
+        transforms.push_back(Transform::create(transform));
+    return std::make_shared<Sequence>(transforms);
+}
+
+std::shared_ptr<Transform> makeSplineCoupling(const json& a) {
+    return std::make_shared<SplineCoupling>(
+        a.at("size").get<int>(), a.at("active").get<std::vector<int>>(), a.at("circular").get<std::vector<int>>(),
+        SplineCoupling::Options{a.at("bins").get<int>(), a.at("bound").get<double>(),
+                                Conditioner::readOptions(a.at("conditioner"))});
+}
+
+const std::map<std::string, Maker>& getMakers() {
+    static const std::map<std::string, Maker> makers = {
+        {"Sequence", makeSequence},
+        {"Inverse", [](const json& a) { return std::make_shared<Inverse>(Transform::create(a.at("transform"))); }},
+        {"Permutation",
+         [](const json& a) { return std::make_shared<Permutation>(a.at("order").get<std::vector<int>>()); }},
+        {"Scaling",
+         [](const json& a) {
+             return std::make_shared<Scaling>(a.at("shift").get<std::vector<double>>(),
+                                              a.at("scale").get<std::vector<double>>());
+         }},
+        {"CircularShift",
+         [](const json& a) {
+             return std::make_shared<CircularShift>(a.at("size").get<int>(), a.at("indices").get<std::vector<int>>(),
+                                                    a.at("shift").get<std::vector<double>>());
+         }},
+        {"AffineCoupling",
+         [](const json& a) {
+             return std::make_shared<AffineCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
+                                                     Conditioner::readOptions(a.at("conditioner")),
+                                                     a.at("scaleBound").get<double>());
+         }},
+        {"SplineCoupling", makeSplineCoupling},
+        {"InternalCoordinates", InternalCoordinates::fromArchitecture},
+    };
+    return makers;
+}
+
+} // namespace
+
+std::shared_ptr<Transform> Transform::create(const json& architecture) {
+    try {
+        const auto type = architecture.at("type").get<std::string>();
+        const auto maker = getMakers().find(type);
+        require(maker != getMakers().end(), "Transform::create", "type", type, "the name of a known transform");
+        return maker->second(architecture);
+    } catch (const json::exception& error) {
+        throw OpenMM::OpenMMException(std::string("Transform::create: the description is not valid: ") + error.what());
+    }
+}

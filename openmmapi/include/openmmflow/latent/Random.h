@@ -33,7 +33,7 @@ public:
     void setState(const State& state);
     /** The seed in use; never 0. */
     [[nodiscard]] std::uint64_t getSeed() const { return seed; }
-    /** A number in the open interval (0, 1), with 53 random bits. */
+    /** A number in the open interval (0, 1), with 52 random bits. */
     double uniform();
     /** A standard normal number (Box-Muller, two uniforms each). */
     double normal();
