@@ -1,1 +1,196 @@
 // SPDX-License-Identifier: MIT
+
+#include "openmmflow/training/Trainer.h"
+#include "openmmflow/flows/FlowFile.h"
+#include "openmmflow/latent/Check.h"
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <nlohmann/json.hpp>
+#include <torch/csrc/autograd/autograd.h>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+/** Sets torch's number of threads for as long as it lives. */
+class ThreadGuard {
+public:
+    explicit ThreadGuard(int numThreads) : previous(at::get_num_threads()) {
+        if (numThreads > 0)
+            at::set_num_threads(numThreads);
+    }
+    ~ThreadGuard() { at::set_num_threads(previous); }
+    ThreadGuard(const ThreadGuard&) = delete;
+    ThreadGuard& operator=(const ThreadGuard&) = delete;
+
+private:
+    int previous;
+};
+
+std::vector<Tensor> listTensors(const NamedTensors& named) {
+    std::vector<Tensor> list;
+    for (const auto& [name, tensor] : named)
+        list.push_back(tensor);
+    return list;
+}
+
+} // namespace
+
+/** Adam's moments, with the update by LibTorch's fused kernel. */
+class Trainer::Adam {
+public:
+    explicit Adam(std::vector<Tensor> list) : parameters(std::move(list)) {
+        for (const Tensor& parameter : parameters) {
+            first.push_back(at::zeros_like(parameter).detach());
+            second.push_back(at::zeros_like(parameter).detach());
+            steps.push_back(at::zeros({}, at::kFloat));
+        }
+    }
+    void step(const std::vector<Tensor>& gradients, double learningRate) {
+        const at::NoGradGuard noGrad;
+        at::_foreach_add_(steps, 1);
+        at::_fused_adam_(parameters, gradients, first, second, {}, steps, learningRate, 0.9, 0.999, 0.0, 1e-8, false,
+                         false);
+    }
+    std::vector<Tensor> parameters, first, second, steps;
+};
+
+Trainer::Trainer(std::shared_ptr<Flow> newFlow, const Options& newOptions)
+    : flow(std::move(newFlow)), options(newOptions), random(newOptions.seed) {
+    const char* where = "Trainer::Trainer";
+    require(flow != nullptr, where, "flow", "null", "a Flow");
+    require(!flow->getParameters().empty(), where, "number of parameters", 0, "at least 1");
+    require(options.iterations >= 1, where, "iterations", options.iterations, "at least 1");
+    require(options.learningRate > 0 && std::isfinite(options.learningRate), where, "learningRate",
+            options.learningRate, "positive and finite");
+    require(options.warmup >= 0, where, "warmup", options.warmup, "at least 0");
+    require(options.gradientClip > 0, where, "gradientClip", options.gradientClip, "positive");
+    require(options.numThreads >= 0, where, "numThreads", options.numThreads, "at least 0");
+    optimizer = std::make_unique<Adam>(listTensors(flow->getParameters()));
+    progress.iterations = options.iterations;
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::addLoss(std::shared_ptr<Loss> loss, double weight) {
+    require(loss != nullptr, "Trainer::addLoss", "loss", "null", "a Loss");
+    require(weight > 0 && std::isfinite(weight), "Trainer::addLoss", "weight", weight, "positive and finite");
+    losses.emplace_back(std::move(loss), weight);
+    progress.losses.push_back(NAN);
+}
+
+// Linear warm-up, then half a cosine to 0 at the end of the schedule.
+static double scheduledRate(const Trainer::Options& options, std::int64_t iteration) {
+    const double rise = std::min(1.0, static_cast<double>(iteration + 1) / static_cast<double>(options.warmup + 1));
+    const double phase = M_PI * static_cast<double>(iteration) / static_cast<double>(options.iterations);
+    return options.learningRate * rise * 0.5 * (1 + std::cos(phase));
+}
+
+TrainingProgress Trainer::train(std::int64_t iterations) {
+    require(!losses.empty(), "Trainer::train", "number of losses", losses.size(), "at least 1");
+    const ThreadGuard threads(options.numThreads);
+    const at::AutoGradMode grad(true);
+    const std::int64_t end = std::min(options.iterations, progress.iteration + iterations);
+    for (; progress.iteration < end; progress.iteration++) {
+        Tensor total = at::zeros({}, at::kDouble);
+        for (std::size_t i = 0; i < losses.size(); i++) {
+            const Tensor value = losses[i].first->evaluate(*flow, random);
+            progress.losses[i] = value.item<double>();
+            total = total + losses[i].second * value;
+        }
+        progress.total = total.item<double>();
+        auto gradients = torch::autograd::grad({total}, optimizer->parameters, {}, std::nullopt, false, true);
+        for (std::size_t i = 0; i < gradients.size(); i++)
+            if (!gradients[i].defined())
+                gradients[i] = at::zeros_like(optimizer->parameters[i]);
+        progress.gradientNorm = at::stack(at::_foreach_norm(gradients)).to(at::kDouble).norm().item<double>();
+        if (!std::isfinite(progress.total) || !std::isfinite(progress.gradientNorm)) {
+            progress.skipped++;
+            skippedInRow++;
+            require(skippedInRow < 10, "Trainer::train", "number of steps in a row without a finite gradient", skippedInRow,
+                    "below 10: lower the learning rate or check the data");
+            continue;
+        }
+        skippedInRow = 0;
+        if (progress.gradientNorm > options.gradientClip)
+            at::_foreach_mul_(gradients, options.gradientClip / progress.gradientNorm);
+        progress.learningRate = scheduledRate(options, progress.iteration);
+        optimizer->step(gradients, progress.learningRate);
+    }
+    for (const auto& [name, tensor] : flow->getParameters())
+        require(at::isfinite(tensor).all().item<bool>(), "Trainer::train", "parameter " + name, "not finite", "finite");
+    return progress;
+}
+
+TrainingProgress Trainer::getProgress() const {
+    return progress;
+}
+
+std::vector<double> Trainer::validate() const {
+    const ThreadGuard threads(options.numThreads);
+    std::vector<double> values;
+    for (const auto& [loss, weight] : losses)
+        values.push_back(loss->validate(*flow));
+    return values;
+}
+
+void Trainer::saveCheckpoint(const std::string& path) const {
+    FlowFile file;
+    const NamedTensors parameters = flow->getParameters();
+    for (std::size_t i = 0; i < parameters.size(); i++) {
+        file.tensors.emplace_back("parameters." + parameters[i].first, parameters[i].second.detach());
+        file.tensors.emplace_back("first." + parameters[i].first, optimizer->first[i]);
+        file.tensors.emplace_back("second." + parameters[i].first, optimizer->second[i]);
+        file.tensors.emplace_back("steps." + parameters[i].first, optimizer->steps[i]);
+    }
+    const Random::State state = random.getState();
+    const nlohmann::json trainer = {{"iteration", progress.iteration}, {"iterations", options.iterations},
+                                    {"skipped", progress.skipped},     {"seed", state.seed},
+                                    {"stream", state.stream},          {"position", state.position}};
+    file.metadata["trainer"] = trainer.dump();
+    FlowFile::writeAtomically(path, file.toBytes());
+}
+
+void Trainer::loadCheckpoint(const std::string& path) {
+    const char* where = "Trainer::loadCheckpoint";
+    const FlowFile file = FlowFile::fromBytes(FlowFile::readBytes(path));
+    const std::map<std::string, Tensor> saved(file.tensors.begin(), file.tensors.end());
+    const auto find = [&](const std::string& name, const Tensor& like) {
+        const auto found = saved.find(name);
+        require(found != saved.end() && found->second.sizes() == like.sizes() && found->second.dtype() == like.dtype(),
+                where, name, found == saved.end() ? "missing" : "of another shape or dtype",
+                "that of the flow in training");
+        return found->second;
+    };
+    const NamedTensors parameters = flow->getParameters();
+    std::vector<std::pair<Tensor, Tensor>> copies; // everything is checked before anything is changed
+    for (std::size_t i = 0; i < parameters.size(); i++) {
+        const std::string& name = parameters[i].first;
+        copies.emplace_back(parameters[i].second, find("parameters." + name, parameters[i].second));
+        copies.emplace_back(optimizer->first[i], find("first." + name, optimizer->first[i]));
+        copies.emplace_back(optimizer->second[i], find("second." + name, optimizer->second[i]));
+        copies.emplace_back(optimizer->steps[i], find("steps." + name, optimizer->steps[i]));
+    }
+    TrainingProgress restored = progress;
+    Random::State state{};
+    try {
+        const auto trainer = nlohmann::json::parse(file.metadata.at("trainer"));
+        restored.iteration = trainer.at("iteration").get<std::int64_t>();
+        restored.skipped = trainer.at("skipped").get<std::int64_t>();
+        require(trainer.at("iterations").get<std::int64_t>() == options.iterations, where, "iterations",
+                trainer.at("iterations").dump(), "those of this training, " + std::to_string(options.iterations));
+        state = {trainer.at("seed").get<std::uint64_t>(), trainer.at("stream").get<std::uint64_t>(),
+                 trainer.at("position").get<std::uint64_t>()};
+    } catch (const std::out_of_range&) {
+        throw OpenMM::OpenMMException(std::string(where) + ": " + path + " is not a training checkpoint");
+    } catch (const nlohmann::json::exception& error) {
+        throw OpenMM::OpenMMException(std::string(where) + ": " + path +
+                                      " is not a training checkpoint: " + error.what());
+    }
+    const at::NoGradGuard noGrad;
+    for (auto& [target, source] : copies)
+        target.copy_(source);
+    random.setState(state);
+    progress = restored;
+}
