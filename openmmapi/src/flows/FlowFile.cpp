@@ -218,9 +218,9 @@ std::vector<Stored> prepareTensors(const NamedTensors& tensors) {
         require(name != metadataKey && names.insert(name).second, writing, "a tensor's name", quote(name),
                 "used once, and not __metadata__");
         require(tensor.defined(), writing, label, "undefined", "a tensor");
-        const auto dtype =
-            std::find_if(dtypes.begin(), dtypes.end(), [&](const DType& d) { return d.type == tensor.scalar_type(); });
-        require(dtype != dtypes.end(), writing, label + "'s dtype", tensor.scalar_type(), "Float, Double or Long");
+        const at::ScalarType type = tensor.scalar_type();
+        const auto dtype = std::find_if(dtypes.begin(), dtypes.end(), [&](const DType& d) { return d.type == type; });
+        require(dtype != dtypes.end(), writing, label + "'s dtype", type, "Float, Double or Long");
         require(isFinite(tensor), writing, label, "not finite", "finite");
         stored.push_back({name, tensor.detach().cpu().contiguous(), &*dtype});
     }
