@@ -743,4 +743,6 @@ TEST(InternalCoordinates, RestoresFromItsArchitecture) {
     architecture["rows"][0]["range"] = 4;
     expectThrow([&] { InternalCoordinates::fromArchitecture(architecture); },
                 "InternalCoordinates::fromArchitecture: range is 4, but must be 0 to 3");
+    architecture["rows"][0].erase("range");
+    EXPECT_THROW(InternalCoordinates::fromArchitecture(architecture), OpenMM::OpenMMException);
 }
