@@ -42,7 +42,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, not into the answers
     setup = pickle.load(sys.stdin.buffer)
-    context = makeContext(**setup)
+    context = None
     while True:
         try:
             jobs = pickle.load(sys.stdin.buffer)
@@ -50,6 +50,7 @@ def main() -> None:
             return
         start = time.process_time()
         try:
+            context = context or makeContext(**setup)
             results = [advance(context, *job) for job in jobs]
         except Exception as error:  # told to the parent, which raises it
             results = str(error)

@@ -87,8 +87,8 @@ def freeEnergyProfiles(file: str | Path, profiles: Mapping[str, tuple[Any, Any]]
 
     Parameters
     ----------
-    highest : kT, where the axis ends at the latest
     profiles : {name: (angles, logWeights)}, rad [frames] in time order; logWeights None when all are equal
+    highest : kT, what lies above is not drawn
     """
     with _figure(file, width=5.6) as axis:
         for color, (name, (angles, logWeights)) in zip(COLORS * 4, profiles.items()):

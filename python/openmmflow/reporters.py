@@ -83,9 +83,10 @@ def repairCsv(file: str | Path, header: str, lastStep: int | None = None) -> boo
         return False
     content = file.read_bytes()
     lines = content.splitlines(keepends=True)
-    if lines[0].decode(errors="replace").strip() != header:
-        if header.startswith(lines[0].decode(errors="replace")):
-            return False  # killed while the header was written
+    first = lines[0].decode(errors="replace")
+    if header.startswith(first):
+        return False  # killed while the header was written
+    if first.strip() != header:
         raise ValueError(f"JumpReporter: {file} has other columns: name another file, or do not append")
     keep = len(lines[0])
     for line in lines[1:]:

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: MIT
+"""The command openmm-flow."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm as mm
+from openmm import app, unit
+from tqdm import tqdm
+
+from . import openmmflow as api
+from . import plots
+from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
+from .config import UserError, makeParser, parse
+from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
+from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
+from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
+from .report import flatten, writeJson, writeReport
+from .reporters import JumpReporter, repairCsv
+from .trajectory import repairTrajectory
+
+DESCRIPTIONS = {
+    "train": "Make training frames, train a flow of a molecule and judge it.",
+    "run": "Run Langevin dynamics that jumps with a flow.",
+    "evaluate": "Judge a flow: effective sample size, acceptance, populations.",
+    "free-energy": "Free energy difference between two regions, by BAR through a flow.",
+    "info": "Show versions and platforms, and what is in a flow file.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0; 2 after an error of the user; 130 after Ctrl-C; 1 after a defect."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = parse(makeParser(DESCRIPTIONS), arguments)
+        COMMANDS[options.command](options)
+        return 0
+    except KeyboardInterrupt:
+        print("openmm-flow: interrupted; `train` and `run` go on with --resume", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        expected = isinstance(error, (UserError, OSError, ValueError, mm.OpenMMException))
+        message = " ".join(str(error).split()) or type(error).__name__
+        if expected:
+            print(f"openmm-flow: error: {message}", file=sys.stderr)
+        else:
+            print(f"openmm-flow: internal error: {type(error).__name__}: {message} (--debug shows where)",
+                  file=sys.stderr)
+        return 2 if expected else 1
+
+
+def train(options: argparse.Namespace) -> None:
+    out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint",
+                                  "energy.checkpoint", "flow.safetensors"])
+    molecule = loadMolecule(options)
+    atoms = parseAtoms(options.atoms, molecule)
+    data = makeData(options, molecule, atoms, out)
+    initial = out / "initial.safetensors"
+    settings = {"platform": options.platform}
+    if initial.exists():
+        generator = BoltzmannGenerator(initial, molecule.system, molecule.positions, options.temperature, **settings)
+    else:
+        generator = BoltzmannGenerator.fromTopology(
+            molecule.topology, molecule.system, molecule.positions, options.temperature, atoms, data=data,
+            layers=options.layers, bins=options.bins, hiddenSizes=options.hidden, seed=options.seed, **settings)
+        generator.save(initial)
+    history = generator.fit(data, iterations=options.iterations, batchSize=options.batch_size, seed=options.seed,
+                            learningRate=options.learning_rate, file=out / "training.checkpoint",
+                            progress=not options.quiet)
+    figures = {"Training on frames": drawLosses(history, out / "loss.png")}
+    if options.energy_iterations:
+        second = generator.fit(data, iterations=options.energy_iterations, batchSize=options.batch_size,
+                               learningRate=options.energy_learning_rate, energyWeight=options.energy_weight,
+                               seed=options.seed, file=out / "energy.checkpoint", progress=not options.quiet)
+        figures["Training on frames and energy"] = drawLosses(second, out / "energy-loss.png")
+        history.cpuMinutes += second.cpuMinutes
+    generator.save(out / "flow.safetensors")
+    summary: dict[str, Any] = {
+        "atoms": len(generator.atoms), "data": {"frames": len(data.logWeights), "CPU minutes": data.cpuMinutes,
+                                                "effective frames": data.getEffectiveSize()},
+        "training": {"iterations": options.iterations + options.energy_iterations, "CPU minutes": history.cpuMinutes}}
+    if history.validation:
+        summary["training"]["held-out -log q"] = history.validation[-1]
+    judge(options, molecule, generator, out, summary, figures, data.atTemperature())
+    finish(out, "train", "Training of a flow", summary, figures)
+
+
+def makeData(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path) -> TrainingData:
+    """The training frames: those that are there, those of a file, or new ones."""
+    saved = out / "data.npz"
+    if saved.exists():
+        data = TrainingData.load(saved)
+    elif options.data is None:
+        ladder = geometricTemperatures(options.temperature, options.highest_temperature, options.num_temperatures)
+        data = temperedData(molecule.system, molecule.positions, ladder, atoms=atoms, stepSize=options.timestep,
+                            framesPerTemperature=options.frames_per_temperature, platform=options.platform,
+                            stepsPerFrame=options.steps_per_frame, friction=options.friction, seed=options.seed,
+                            file=out / "tempering.npz", progress=not options.quiet)
+        data.save(saved)
+        (out / "tempering.npz").unlink()
+    elif options.data.suffix == ".npz":
+        data = TrainingData.load(options.data)
+    else:
+        frames = loadFrames([options.data], molecule, atoms).astype(np.float32)
+        count = len(frames)
+        data = TrainingData(frames, np.full(count, -np.log(count)), np.full(count, np.nan),
+                            np.full(count, options.temperature), options.temperature, atoms)
+    if data.atoms != atoms:
+        raise UserError("the training frames hold other atoms than those to generate: see --atoms and --data")
+    if not np.isclose(data.temperature, options.temperature):
+        raise UserError(f"the training frames are for {data.temperature:g} K, but --temperature is "
+                        f"{options.temperature:g} K")
+    return data
+
+
+def run(options: argparse.Namespace) -> None:
+    names = {"trajectory": f"trajectory.{options.format}", "state": "state.csv", "jumps": "jumps.csv",
+             "checkpoint": "run.checkpoint"}
+    out = prepareOutput(options, list(names.values()))
+    molecule = loadMolecule(options)
+    generator = loadGenerator(options, molecule)
+    timestep = options.timestep or (0.002 if molecule.system.getNumConstraints() else 0.001)
+    integrator = generator.integrator(options.friction, timestep, jumpInterval=options.jump_interval,
+                                      trialsPerJump=options.trials_per_jump, seed=options.seed)
+    integrator.setRandomNumberSeed(options.seed % 2**31)
+    simulation = makeSimulation(options, molecule, integrator)
+    checkpoint = out / names["checkpoint"]
+    if options.resume and checkpoint.exists():
+        simulation.loadCheckpoint(str(checkpoint))
+    else:
+        simulation.minimizeEnergy(maxIterations=500)
+        seed = [options.seed % 2**31] if options.seed else []  # OpenMM chooses only where none is given
+        simulation.context.setVelocitiesToTemperature(options.temperature, *seed)
+    addReporters(options, simulation, {name: out / file for name, file in names.items()})
+    start, first = time.monotonic(), simulation.currentStep
+    runSteps(options, simulation, checkpoint)
+    seconds = time.monotonic() - start
+    statistics = integrator.getJumpStatistics()
+    summary: dict[str, Any] = {
+        "steps": simulation.currentStep, "platform": simulation.context.getPlatform().getName(),
+        "jumps": {"trials": statistics.trials, "accepted": statistics.accepted,
+                  "acceptance": statistics.getAcceptanceRate(), "non-finite": statistics.nonFinite,
+                  "failed": statistics.failed}}
+    if simulation.currentStep > first:
+        summary["ns per day"] = (simulation.currentStep - first) * timestep * 86.4 / seconds
+    del simulation.reporters[:]
+    figures: dict[str, str] = {}
+    frames = loadFrames([out / names["trajectory"]], molecule, generator.atoms)
+    columns = generator.atoms
+    populations = {}
+    for name, state in findStates(options, molecule, generator).items():
+        if len(frames) >= 20:
+            populations[name] = vars(blockPopulation(state.contains(frames)))
+    summary["populations"] = populations
+    drawFrames(options, molecule, columns, out, {"jumps and dynamics": (frames, None)}, "run", figures)
+    finish(out, "run", "Dynamics with jumps", summary, figures)
+
+
+def makeSimulation(options: argparse.Namespace, molecule: Molecule, integrator: Any) -> app.Simulation:
+    platform = mm.Platform.getPlatformByName(choosePlatform(options, molecule))
+    simulation = app.Simulation(molecule.topology, molecule.system, integrator, platform)
+    simulation.context.setPositions(molecule.positions)
+    return simulation
+
+
+def choosePlatform(options: argparse.Namespace, molecule: Molecule) -> str:
+    """The platform asked for, else CUDA or HIP, else the faster of CPU and Reference. Never OpenCL unasked: on a machine
+    without a GPU it runs through PoCL, which is not reliable."""
+    available = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
+    if options.platform is not None:
+        if options.platform not in available:
+            raise UserError(f"there is no platform {options.platform}: this machine has {', '.join(available)}")
+        return options.platform
+    for name in ("CUDA", "HIP"):
+        if name in available:
+            return name
+    return fastestPlatform(molecule.system, molecule.positions)
+
+
+def addReporters(options: argparse.Namespace, simulation: app.Simulation, files: dict[str, Path]) -> None:
+    """Reporters of a new run, or of one that goes on: then files are first cut back to the checkpoint's step."""
+    step, interval = simulation.currentStep, options.report_interval
+    append = step > 0
+    if append:
+        repairTrajectory(files["trajectory"], step // interval)
+        for name in ("state", "jumps"):
+            with open(files[name], encoding="utf-8") as stream:
+                header = stream.readline().strip()
+            repairCsv(files[name], header, lastStep=step)
+    makeTrajectory = app.DCDReporter if options.format == "dcd" else app.XTCReporter
+    simulation.reporters += [
+        makeTrajectory(str(files["trajectory"]), interval, append=append, enforcePeriodicBox=False),
+        app.StateDataReporter(str(files["state"]), interval, step=True, time=True, potentialEnergy=True,
+                              temperature=True, speed=True, append=append),
+        JumpReporter(files["jumps"], interval, append=append)]
+
+
+def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint: Path) -> None:
+    """Run to the last step. Ctrl-C ends it between two chunks of half a second, after a checkpoint; a second one at once."""
+    interrupted = False
+
+    def interrupt(signum: int, frame: Any) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    chunk, saved = 10, simulation.currentStep
+    try:
+        with tqdm(total=options.steps, initial=simulation.currentStep, desc="dynamics", unit="step",
+                  disable=options.quiet) as bar:
+            while (left := options.steps - simulation.currentStep) > 0 and not interrupted:
+                start = time.monotonic()
+                steps = min(chunk, left)
+                simulation.step(steps)
+                bar.update(steps)
+                elapsed = max(time.monotonic() - start, 1e-6)
+                chunk = max(1, min(2 * chunk, int(chunk * 0.5 / elapsed)))
+                if simulation.currentStep - saved >= options.checkpoint_interval:
+                    simulation.saveCheckpoint(str(checkpoint))
+                    saved = simulation.currentStep
+        simulation.saveCheckpoint(str(checkpoint))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    out = prepareOutput(options, ["evaluate.json"])
+    molecule = loadMolecule(options)
+    generator = loadGenerator(options, molecule)
+    frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
+    summary: dict[str, Any] = {"flow": str(options.flow)}
+    figures: dict[str, str] = {}
+    judge(options, molecule, generator, out, summary, figures, frames, "evaluate")
+    finish(out, "evaluate", "Judgement of a flow", summary, figures)
+
+
+def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator, out: Path,
+          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str = "train") -> Evaluation:
+    """Evaluate a flow, fill in the summary and draw the figures."""
+    states = findStates(options, molecule, generator)
+    evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
+    summary["flow samples"] = evaluation.asDict()
+    targets = None
+    if frames is not None and len(frames):
+        targets = generator.logWeights(frames[::max(1, len(frames) // 10_000)])
+    plots.logWeightHistogram(out / f"{name}-log-weights.png", evaluation.logWeights, dataLogWeights=targets)
+    figures["Log weights"] = f"{name}-log-weights.png"
+    panels = {"flow": (evaluation.positions, None), "flow, reweighted": (evaluation.positions, evaluation.logWeights)}
+    if frames is not None and len(frames):
+        panels["target frames"] = (frames, None)
+    drawFrames(options, molecule, generator.atoms, out, panels, name, figures)
+    return evaluation
+
+
+def freeEnergy(options: argparse.Namespace) -> None:
+    out = prepareOutput(options, ["free-energy.json"])
+    if not options.frames:
+        raise UserError("give --frames: frames of the target in both regions, such as the trajectory of `openmm-flow "
+                        "run` or the data.npz of `train`")
+    molecule = loadMolecule(options)
+    generator = loadGenerator(options, molecule)
+    states = findStates(options, molecule, generator)
+    if len(states) != 2:
+        raise UserError(f"there are {len(states)} regions, but must be two: --region A=TORSION:LOW:HIGH "
+                        "B=TORSION:LOW:HIGH")
+    frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:]
+    (nameA, stateA), (nameB, stateB) = states.items()
+    evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
+    result = generator.freeEnergy(stateA, stateB, frames, evaluation=evaluation)
+    summary: dict[str, Any] = {f"F({nameB}) - F({nameA}) in kT by BAR": result.asDict(),
+                               "flow samples": evaluation.asDict()}
+    if np.all(stateA.contains(evaluation.positions) ^ stateB.contains(evaluation.positions)):
+        reweighted = freeEnergyFromPopulation(evaluation.populations[nameB])
+        summary[f"F({nameB}) - F({nameA}) in kT by reweighting"] = vars(reweighted)
+    figures: dict[str, str] = {}
+    drawFrames(options, molecule, generator.atoms, out, {"target frames": (frames, None), "flow, reweighted": (
+        evaluation.positions, evaluation.logWeights)}, "free-energy", figures)
+    finish(out, "free-energy", "Free energy difference", summary, figures)
+
+
+def info(options: argparse.Namespace) -> None:
+    from importlib.metadata import version
+
+    print(f"openmmflow {version('openmmflow')}, OpenMM {mm.__version__}, torch {version('torch')}")
+    platforms = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
+    print(f"platforms: {', '.join(platforms)}")
+    for failure in mm.Platform.getPluginLoadFailures():
+        print(f"plugin not loaded: {' '.join(failure.split())}")
+    if options.flow is None:
+        return
+    flow = api.Flow.load(str(options.flow))
+    parameters = sum(tensor.numel() for tensor in dict(flow.getParameters()).values())
+    temperature = f"{flow.getTemperature():g} K" if flow.getTemperature() else "none"
+    print(f"{options.flow}: {flow.getLatentSize()} latent variables -> {flow.getSize()} coordinates, "
+          f"{parameters:,} parameters, {len(flow.getAtoms())} atoms, temperature {temperature}")
+    for key, value in dict(flow.getMetadata()).items():
+        print(f"  {key}: {value}")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train, "run": run, "evaluate": evaluate, "free-energy": freeEnergy, "info": info}
+
+
+def prepareOutput(options: argparse.Namespace, files: list[str]) -> Path:
+    """The output folder, made if need be. Results that are already there are kept unless the user says otherwise."""
+    out = options.output
+    out.mkdir(parents=True, exist_ok=True)
+    present = [out / name for name in files if (out / name).exists()]
+    if options.overwrite:
+        if getattr(options, "resume", False):
+            raise UserError("give --resume or --overwrite, not both")
+        for file in present:
+            file.unlink()
+    elif present and not getattr(options, "resume", False):
+        ways = "--resume, --overwrite" if hasattr(options, "resume") else "--overwrite"
+        raise UserError(f"{present[0]} exists: give {ways} or another --output")
+    return out
+
+
+def loadGenerator(options: argparse.Namespace, molecule: Molecule) -> BoltzmannGenerator:
+    options.flow = options.flow or options.output / "flow.safetensors"
+    if not options.flow.exists():
+        raise UserError(f"{options.flow} does not exist: make it with `openmm-flow train`, or give --flow")
+    generator = BoltzmannGenerator(options.flow, molecule.system, molecule.positions, options.temperature,
+                                   platform=options.platform)
+    trained = generator.flow.getTemperature()
+    if trained and not np.isclose(trained, options.temperature):
+        raise UserError(f"{options.flow} was trained for {trained:g} K, but --temperature is {options.temperature:g} K")
+    if generator.atoms and max(generator.atoms) >= molecule.system.getNumParticles():
+        raise UserError(f"{options.flow} describes atom {max(generator.atoms)}, but the system has "
+                        f"{molecule.system.getNumParticles()} particles")
+    return generator
+
+
+def findTorsions(options: argparse.Namespace, molecule: Molecule) -> dict[str, list[int]]:
+    """Torsions by name: those of the backbone (phi, or phi1, phi2, ...) and those of --torsion."""
+    torsions = {}
+    for kind, found in findBackboneTorsions(molecule.topology).items():
+        for index, atoms in enumerate(found, start=1):
+            torsions[kind if len(found) == 1 else f"{kind}{index}"] = atoms
+    for text in options.torsion:
+        name, _, numbers = text.partition("=")
+        try:
+            atoms = [int(number) for number in numbers.split("-")]
+        except ValueError:
+            atoms = []
+        if not name or len(set(atoms)) != 4 or max(atoms) >= molecule.system.getNumParticles():
+            raise UserError(f"--torsion is {text!r}, but must be NAME=i-j-k-l with four atoms of the system")
+        torsions[name] = atoms
+    return torsions
+
+
+def findStates(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator) -> dict[str, State]:
+    """The regions asked for; the two halves of phi by default, where there is one phi."""
+    torsions = findTorsions(options, molecule)
+    regions = options.region
+    if not regions and set(torsions.get("phi", [-1])) <= set(generator.atoms):
+        regions = ["phi<0=phi:-180:0", "phi>0=phi:0:180"]
+    states = {}
+    for text in regions:
+        name, _, rest = text.rpartition("=")
+        parts = rest.split(":")
+        try:
+            label, low, high = parts[0], float(parts[1]), float(parts[2])
+            if not name or len(parts) != 3 or low == high:
+                raise ValueError
+        except (ValueError, IndexError):
+            raise UserError(f"--region is {text!r}, but must be NAME=TORSION:LOW:HIGH in degrees") from None
+        if label not in torsions:
+            raise UserError(f"--region {text!r}: there is no torsion {label}: known are {', '.join(torsions) or 'none'}")
+        states[name] = generator.state(torsions[label], low, high)
+    return states
+
+
+def drawFrames(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path,
+               panels: dict[str, tuple[np.ndarray, np.ndarray | None]], name: str, figures: dict[str, str]) -> None:
+    """Ramachandran plot and free-energy profile of the first two torsions whose atoms the frames hold."""
+    torsions = {label: [atoms.index(i) for i in indices] for label, indices in findTorsions(options, molecule).items()
+                if set(indices) <= set(atoms)}
+    first = [label for label in torsions if label.startswith("phi")][:1] + \
+            [label for label in torsions if label.startswith("psi")][:1]
+    labels = (first if len(first) == 2 else list(torsions))[:2]
+    if not labels:
+        return
+    angles = {title: [torsion(frames, torsions[label]) for label in labels] for title, (frames, _) in panels.items()}
+    weights = {title: logWeights for title, (_, logWeights) in panels.items()}
+    plots.freeEnergyProfiles(out / f"{name}-profile.png", {t: (a[0], weights[t]) for t, a in angles.items()},
+                             label=labels[0])
+    figures["Free energy profile"] = f"{name}-profile.png"
+    if len(labels) == 2:
+        plots.ramachandran(out / f"{name}-ramachandran.png", {t: (*a, weights[t]) for t, a in angles.items()},
+                           labels=labels)
+        figures["Ramachandran plot"] = f"{name}-ramachandran.png"
+
+
+def drawLosses(history: TrainingHistory, file: Path) -> str:
+    plots.lossCurve(file, history.iterations, history.losses, (history.validationIterations, history.validation))
+    return file.name
+
+
+def finish(out: Path, name: str, title: str, summary: dict[str, Any], figures: dict[str, str]) -> None:
+    """Write the summary and the report, and print the summary."""
+    writeJson(out / f"{name}.json", summary)
+    writeReport(out / f"{name}.html", title, summary, figures)
+    for key, value in flatten(summary).items():
+        print(f"{key}: {value}")
+    print(f"report: {out / f'{name}.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The options of the command line: one table that makes the flags, checks the YAML files and holds the defaults."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can put right: shown as one line."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A flag --name and a YAML key `name`. kind makes a value from text; many takes a list; bool options are switches."""
+
+    name: str
+    kind: Callable[[Any], Any]
+    default: Any
+    help: str
+    commands: str
+    many: bool = False
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def positive(kind: type) -> Callable[[Any], Any]:
+    """A number above 0."""
+    def convert(value: Any) -> Any:
+        number = kind(value)
+        if not 0 < number < float("inf") or number != float(value):
+            raise ValueError
+        return number
+    convert.__name__ = f"positive {'integer' if kind is int else 'number'}"
+    return convert
+
+
+def natural(value: Any) -> int:
+    """An integer from 0."""
+    number = int(value)
+    if number < 0 or number != float(value):
+        raise ValueError
+    return number
+
+
+def oneOf(*names: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return value
+    convert.__name__ = " or ".join(names)
+    return convert
+
+
+count, number = positive(int), positive(float)
+_ALL, _WORK = "train run evaluate free-energy info", "train run evaluate free-energy"
+
+OPTIONS = (
+    Option("pdb", Path, None, "PDB file: topology and positions", _WORK),
+    Option("forcefield", str, ["amber14-all.xml"], "OpenMM force field files, for --pdb", _WORK, many=True),
+    Option("constraints", oneOf("none", "HBonds"), "HBonds", "bonds held rigid, for --pdb: none or HBonds", _WORK),
+    Option("cutoff", number, None, "nonbonded cutoff in nm (PME in a periodic box); none by default", _WORK),
+    Option("system", Path, None, "System XML file, in place of --pdb and --forcefield", _WORK),
+    Option("state", Path, None, "State XML file with positions and box, for --system", _WORK),
+    Option("atoms", str, None, "atoms to generate, such as 0-21,30; all but water and ions by default", "train"),
+    Option("temperature", number, 300.0, "K", _WORK),
+    Option("timestep", number, None, "ps; 0.002 with constraints and 0.001 without, by default", "train run"),
+    Option("friction", number, 1.0, "1/ps", "train run"),
+    Option("platform", str, None, "OpenMM platform; CUDA, HIP, or the faster of CPU and Reference by default", _WORK),
+    Option("seed", natural, 0, "of all random numbers; 0 chooses", _WORK),
+    Option("output", Path, Path("openmm-flow"), "folder for the results", _WORK),
+    Option("resume", bool, False, "continue what was interrupted in the output folder", "train run"),
+    Option("overwrite", bool, False, "replace results in the output folder", _WORK),
+    Option("flow", Path, None, "flow file; OUTPUT/flow.safetensors by default", "run evaluate free-energy info"),
+    Option("torsion", str, [], "torsion NAME=i-j-k-l (atom numbers from 0), beside phi and psi", _WORK, many=True),
+    Option("region", str, [], "region NAME=TORSION:LOW:HIGH (degrees), whose population is estimated", _WORK, many=True),
+    Option("data", Path, None, "training frames: .npz, or a trajectory at the temperature; made if not given", "train"),
+    Option("highest-temperature", number, 1000.0, "K, of the tempering that makes training frames", "train"),
+    Option("num-temperatures", count, 6, "of the tempering", "train"),
+    Option("frames-per-temperature", count, 10_000, "kept from the tempering", "train"),
+    Option("steps-per-frame", count, 250, "time steps between frames of the tempering", "train"),
+    Option("layers", count, 8, "couplings of the flow", "train"),
+    Option("bins", count, 8, "bins of each spline", "train"),
+    Option("hidden", count, [128, 128], "sizes of the hidden layers of each network", "train", many=True),
+    Option("iterations", count, 5000, "of training on frames", "train"),
+    Option("batch-size", count, 256, "of training", "train"),
+    Option("learning-rate", number, 1e-3, "of training on frames", "train"),
+    Option("energy-iterations", natural, 0, "of a second training, on frames and the energy", "train"),
+    Option("energy-weight", number, 0.2, "of the energy in the second training", "train"),
+    Option("energy-learning-rate", number, 1e-4, "of the second training", "train"),
+    Option("samples", count, 100_000, "drawn from the flow", "train evaluate free-energy"),
+    Option("steps", count, 1_000_000, "time steps to run", "run"),
+    Option("jump-interval", natural, 100, "time steps between jumps; 0 for none", "run"),
+    Option("trials-per-jump", count, 1, "proposals at each jump", "run"),
+    Option("report-interval", count, 1000, "time steps between frames and lines of the output", "run"),
+    Option("checkpoint-interval", count, 50_000, "time steps between checkpoints", "run"),
+    Option("format", oneOf("dcd", "xtc"), "dcd", "of the trajectory: dcd or xtc", "run"),
+    Option("frames", Path, [], "frames of the target: trajectories or .npz of `train`", "evaluate free-energy", many=True),
+    Option("discard", natural, 0, "frames to leave out at the start of --frames", "evaluate free-energy"),
+    Option("quiet", bool, False, "no progress bars", _ALL),
+    Option("debug", bool, False, "show the traceback of an error", _ALL),
+)
+
+
+def makeParser(descriptions: dict[str, str]) -> argparse.ArgumentParser:
+    """The parser of all commands. Flags that are not given are None: resolve() fills them in."""
+    parser = argparse.ArgumentParser(prog="openmm-flow", description="Boltzmann generators for OpenMM.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, description in descriptions.items():
+        sub = commands.add_parser(command, help=description, description=description, allow_abbrev=False)
+        sub.add_argument("--config", type=Path, metavar="YAML", help="file of options; flags win")
+        for option in optionsOf(command):
+            flag, shown = f"--{option.name}", option.help.replace("%", "%%")
+            if option.kind is bool:
+                sub.add_argument(flag, action="store_true", default=None, help=shown)
+                continue
+            if option.default not in (None, []):
+                default = " ".join(map(str, option.default)) if option.many else option.default
+                shown += f" (default {default})"
+            sub.add_argument(flag, metavar="X", help=shown, nargs="+" if option.many else None)
+    return parser
+
+
+def optionsOf(command: str) -> list[Option]:
+    return [option for option in OPTIONS if command in option.commands.split()]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """", did you mean ...?" or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Flags, then the YAML file's values, then defaults."""
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [f"--{option.name}" for option in optionsOf(given.command)]
+        raise UserError(f"unknown argument {unknown[0]}{suggest(unknown[0], flags)}")
+    fromFile = readYaml(given.config) if given.config else {}
+    for option in optionsOf(given.command):
+        value, source = getattr(given, option.attribute), f"--{option.name}"
+        if value is None and option.name in fromFile:
+            value, source = fromFile[option.name], f"{given.config}: {option.name}"
+        setattr(given, option.attribute, option.default if value is None else convert(option, value, source))
+    return given
+
+
+def readYaml(file: Path) -> dict[str, Any]:
+    """The options of a file; unknown ones are an error. It may serve several commands: each takes its own."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: {getattr(error, 'strerror', None) or 'not text'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: must hold lines of the form name: value")
+    known = [option.name for option in OPTIONS]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{file}: unknown option {name}{suggest(str(name), known)}")
+    return values
+
+
+def convert(option: Option, value: Any, source: str) -> Any:
+    """A value from a flag or a file, in its type."""
+    if option.kind is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{source} is {value!r}, but must be true or false")
+        return value
+    if option.many:
+        return [_convertOne(option, item, source) for item in (value if isinstance(value, list) else [value])]
+    return _convertOne(option, value, source)
+
+
+def _convertOne(option: Option, value: Any, source: str) -> Any:
+    try:
+        if isinstance(value, (bool, list, dict)):
+            raise ValueError
+        return option.kind(value)
+    except (ValueError, TypeError):
+        raise UserError(f"{source} is {value!r}, but must be a {option.kind.__name__.lstrip('_')}") from None

@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: MIT
+"""From a molecule to a flow that generates its Boltzmann distribution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm as mm
+import torch
+from openmm import unit
+from tqdm import tqdm
+
+from . import openmmflow as api
+from .analysis import Estimate, FreeEnergyDifference, State, freeEnergyDifference, summarize
+from .data import TrainingData, inUnit, temperedData, toNanometers, writeNpz
+
+SOLVENT = frozenset("HOH WAT SOL TIP3 TIP3P TIP4 SPC NA CL K LI RB CS MG CA ZN Na+ Cl- K+ SOD CLA POT CES".split())
+
+
+def findSolute(topology: Any, system: mm.System) -> list[int]:
+    """The atoms that are not water, ions or virtual sites."""
+    return [atom.index for atom in topology.atoms()
+            if atom.residue.name not in SOLVENT and not system.isVirtualSite(atom.index)]
+
+
+@dataclass
+class TrainingHistory:
+    """What a training reported: losses at `iterations`, the held-out likelihood at `validationIterations`."""
+
+    iterations: list[int] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    validationIterations: list[int] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    skipped: int = 0
+    cpuMinutes: float = 0.0
+
+
+@dataclass
+class Evaluation:
+    """How good a flow is, from independent samples of it.
+
+    Attributes
+    ----------
+    positions : float32 [samples, atoms, 3], nm
+    logWeights : [samples], log w = -u - log q; -inf where a sample has no weight
+    effectiveSize, clippedEffectiveSize : Kish's, and after clipping the largest 1e-4 of the weights
+    acceptance : the mean acceptance of independence jumps in equilibrium
+    logWeightQuantiles : {probability: log w}, relative to the median
+    populations : of the states asked for
+    """
+
+    positions: np.ndarray
+    logWeights: np.ndarray
+    effectiveSize: float
+    clippedEffectiveSize: float
+    acceptance: Estimate
+    logWeightQuantiles: dict[float, float]
+    populations: dict[str, Estimate]
+    zeroWeights: int
+    energyEvaluations: int
+    cpuMinutes: float
+
+    def asDict(self) -> dict[str, Any]:
+        """Everything but the arrays, for JSON."""
+        count = len(self.logWeights)
+        return {"samples": count, "ESS/N": self.effectiveSize / count,
+                "ESS/N clipped 1e-4": self.clippedEffectiveSize / count, "acceptance": vars(self.acceptance),
+                "log w quantiles - median": {str(p): q for p, q in self.logWeightQuantiles.items()},
+                "populations": {name: vars(value) for name, value in self.populations.items()},
+                "zero weights": self.zeroWeights, "energy evaluations": self.energyEvaluations,
+                "CPU minutes": self.cpuMinutes}
+
+
+class BoltzmannGenerator:
+    """A flow of some atoms of a System, with what is needed to train it, judge it and use it.
+
+    Examples
+    --------
+    >>> data = temperedData(system, positions, geometricTemperatures(300, 1000, 6))
+    >>> generator = BoltzmannGenerator.fromTopology(topology, system, positions, 300, data=data)
+    >>> generator.fit(data)
+    >>> print(generator.evaluate(100_000).asDict())
+    >>> integrator = generator.integrator(1 / picosecond, 0.002 * picoseconds)
+    """
+
+    def __init__(self, flow: Any, system: mm.System, positions: Any, temperature: Any = None, *,
+                 platform: str | None = None, numContexts: int = 0):
+        """
+        Parameters
+        ----------
+        flow : the Flow, or the name of a file that holds one
+        system : System; energies leave out its barostats, thermostats and CMMotionRemover
+        positions : nm, of all particles: where the atoms that the flow does not move stay
+        temperature : K; that of the flow by default
+        platform : for energies; the faster of Reference and CPU by default
+        numContexts : Contexts that evaluate energies, each in a thread; one per core by default
+        """
+        self.flow = api.Flow.load(str(flow)) if isinstance(flow, (str, Path)) else flow
+        self.system, self.positions = system, toNanometers(positions)
+        self.temperature = float(self.flow.getTemperature() if temperature is None
+                                 else inUnit(temperature, unit.kelvin))
+        self.atoms = list(self.flow.getAtoms())
+        self._platform, self._numContexts = platform or "", numContexts
+        self._potential: Any = None
+
+    @classmethod
+    def fromTopology(cls, topology: Any, system: mm.System, positions: Any, temperature: Any,
+                     atoms: Sequence[int] | None = None, **options: Any) -> BoltzmannGenerator:
+        """Build the generator of a molecule; the flow is untrained.
+
+        Parameters
+        ----------
+        topology : openmm.app.Topology; its bonds are used beside those of the System
+        atoms : the particles to generate, connected by bonds; all that are not water or ions by default
+
+        The other parameters are those of fromSystem().
+        """
+        if atoms is None:
+            atoms = findSolute(topology, system)
+        chosen = set(atoms)
+        bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()
+                 if bond[0].index in chosen and bond[1].index in chosen]
+        return cls.fromSystem(system, positions, temperature, atoms, extraBonds=bonds, **options)
+
+    @classmethod
+    def fromSystem(cls, system: mm.System, positions: Any, temperature: Any, atoms: Sequence[int] | None = None, *,
+                   data: TrainingData | None = None, layers: int = 8, bins: int = 8, bound: float = 5.0,
+                   hiddenSizes: Sequence[int] = (128, 128), extraBonds: Sequence[tuple[int, int]] = (), seed: int = 0,
+                   platform: str | None = None, numContexts: int = 0) -> BoltzmannGenerator:
+        """Build the generator of some atoms; the flow is untrained: each coordinate follows its own distribution.
+
+        The flow is: Gaussian and uniform latent variables; spline couplings, each of which changes a random half of the
+        variables, and the next one the other half; turns of the circular variables after each two; a scaling; the chart
+        of internal coordinates.
+
+        Parameters
+        ----------
+        system : System, whose bonds and constraints make the chart
+        positions : nm, of all particles: settle chirality, and where all other atoms stay
+        temperature : K
+        atoms : the particles to generate, connected by bonds; all that are not virtual sites by default
+        data : settles mean and width of bonds, angles and offsets; a short run at the temperature by default
+        layers, bins, bound, hiddenSizes : number of couplings, and of each its bins, the half-width of its interval (in
+            standard deviations) and its network
+        extraBonds : bonds that no force of the System shows
+        seed : 0 chooses
+        platform, numContexts : see the constructor
+        """
+        if layers < 2:
+            raise ValueError(f"BoltzmannGenerator: layers is {layers}, but must be at least 2, to change all variables")
+        if atoms is None:
+            atoms = [i for i in range(system.getNumParticles()) if not system.isVirtualSite(i)]
+        atoms, temperature = [int(atom) for atom in atoms], float(inUnit(temperature, unit.kelvin))
+        if data is None:
+            data = temperedData(system, positions, [temperature], atoms=atoms, framesPerTemperature=400,
+                                stepsPerFrame=50, equilibrationFrames=100, platform=platform, seed=seed, progress=False)
+        if data.atoms != atoms:
+            raise ValueError("BoltzmannGenerator: the data hold other atoms than those to generate")
+        nm = toNanometers(positions)
+        chart = api.InternalCoordinates.fromSystem(system, atoms, [mm.Vec3(*row) for row in nm.tolist()],
+                                                   [(int(i), int(j)) for i, j in extraBonds])
+        transforms, prior = _buildCouplings(chart.getInputSize(), chart.getCircularIndices(), layers, bins, bound,
+                                            list(hiddenSizes), np.random.default_rng(seed or None))
+        transform = api.Sequence([*transforms, _estimateScaling(chart, data), chart])
+        flow = api.Flow(prior, transform, atoms)
+        flow.setTemperature(temperature)
+        return cls(flow, system, positions, temperature, platform=platform, numContexts=numContexts)
+
+    @property
+    def potential(self) -> Any:
+        """The ContextPotential that evaluates the atoms, made when first used."""
+        if self._potential is None:
+            options = api.ContextPotentialOptions()
+            options.platform, options.numContexts, options.atoms = self._platform, self._numContexts, self.atoms
+            options.referencePositions = [mm.Vec3(*row) for row in self.positions.tolist()]
+            self._potential = api.ContextPotential(self.system, self.temperature, options)
+        return self._potential
+
+    def save(self, file: str | Path) -> None:
+        """Write the flow to a file, whole or not at all."""
+        self.flow.save(str(file))
+
+    def state(self, torsion: Sequence[int], low: float, high: float) -> State:
+        """The configurations with the torsion of four particles of the System between two angles in degrees."""
+        if missing := [atom for atom in torsion if atom not in self.atoms]:
+            raise ValueError(f"BoltzmannGenerator: particles {missing} of a torsion are not among the flow's")
+        return State(tuple(self.atoms.index(atom) for atom in torsion), low, high)
+
+    def fit(self, data: TrainingData | None, *, iterations: int = 5000, batchSize: int = 256,
+            learningRate: float = 1e-3, energyWeight: float = 0.0, energyCut: float = 1e3, dropFraction: float = 0.02,
+            numThreads: int = 0, seed: int = 0, file: str | Path | None = None,
+            progress: bool = True) -> TrainingHistory:
+        """Train by maximum likelihood on data, by reverse KL on the energy, or by both.
+
+        Parameters
+        ----------
+        data : frames and their weights; None trains on the energy alone
+        iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
+        energyWeight : the weight of reverse KL beside the likelihood's 1; 0 leaves it out
+        energyCut, dropFraction : see ReverseKLLoss
+        numThreads : for the networks; 0 leaves torch's setting alone
+        seed : 0 chooses
+        file : a checkpoint: written every minute, at the end, and on Ctrl-C; an existing one is continued
+        progress : whether to show a progress bar
+        """
+        if data is None and energyWeight == 0:
+            raise ValueError("BoltzmannGenerator.fit: there are neither data nor an energyWeight to train on")
+        options = api.TrainerOptions()
+        options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
+        options.numThreads, options.warmup = numThreads, min(100, iterations // 10)
+        trainer = api.Trainer(self.flow, options)
+        names = []
+        if data is not None:
+            settings = api.MaximumLikelihoodLossOptions()
+            settings.batchSize = batchSize
+            likelihood = api.MaximumLikelihoodLoss(self.flow, settings)
+            likelihood.addData(_toTensor(data.positions), torch.as_tensor(data.logWeights))
+            trainer.addLoss(likelihood)
+            names.append(likelihood.getName())
+        if energyWeight > 0:
+            settings = api.ReverseKLLossOptions()
+            settings.batchSize, settings.energyCut, settings.dropFraction = batchSize, energyCut, dropFraction
+            energy = api.ReverseKLLoss(self.potential, settings)
+            trainer.addLoss(energy, energyWeight)
+            names.append(energy.getName())
+        return _runTraining(trainer, names, data is not None, iterations, file, progress)
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """Draw configurations of the atoms, unweighted, on the frame of the reference positions.
+
+        Returns
+        -------
+        float64 [count, atoms, 3], nm
+        """
+        drawn = self.flow.sample(count, api.Random(seed))
+        return self._place(drawn.x).numpy().reshape(count, -1, 3)
+
+    def logWeights(self, positions: Any) -> np.ndarray:
+        """log w = -u - log q of configurations of the atoms. positions: nm [frames, atoms, 3]."""
+        x = _toTensor(positions)
+        return torch.cat([-self.potential.evaluate(part).u - self.flow.logQ(part) for part in x.split(4096)]).numpy()
+
+    def evaluate(self, numSamples: int = 100_000, states: Mapping[str, State] | None = None, *, seed: int = 0,
+                 batchSize: int = 4096, progress: bool = True) -> Evaluation:
+        """Draw samples and weigh them.
+
+        Parameters
+        ----------
+        states : whose populations to estimate, by name; see state()
+        """
+        random, start = api.Random(seed), time.process_time()
+        positions, weights = [], []
+        with tqdm(total=numSamples, desc="samples", unit="sample", disable=not progress) as bar:
+            while (left := numSamples - bar.n) > 0:
+                drawn = self.flow.sample(min(left, batchSize), random)
+                x = self._place(drawn.x)
+                logW = -self.potential.evaluate(x).u - drawn.logQ
+                weights.append(torch.where(torch.isfinite(logW), logW, -torch.inf).numpy())
+                positions.append(x.numpy().astype(np.float32).reshape(len(x), -1, 3))
+                bar.update(len(x))
+        return self._judge(np.concatenate(positions), np.concatenate(weights), states or {},
+                           (time.process_time() - start) / 60)
+
+    def _judge(self, positions: np.ndarray, logWeights: np.ndarray, states: Mapping[str, State],
+               cpuMinutes: float) -> Evaluation:
+        values, probabilities = logWeights.tolist(), [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999]
+        acceptance = api.independenceAcceptance(values)
+        found = np.array(api.quantiles(values, probabilities))
+        middle = found[3] if np.isfinite(found[3]) else 0.0
+        return Evaluation(positions, logWeights, api.effectiveSampleSize(values).size,
+                          api.clippedEffectiveSampleSize(values, 1e-4).size,
+                          Estimate(acceptance.value, acceptance.standardError),
+                          dict(zip(probabilities, (found - middle).tolist())), summarize(states, positions, logWeights),
+                          int(np.sum(np.isneginf(logWeights))), len(logWeights), cpuMinutes)
+
+    def freeEnergy(self, stateA: State, stateB: State, frames: Any, numSamples: int = 100_000, *,
+                   evaluation: Evaluation | None = None, seed: int = 0, progress: bool = True) -> FreeEnergyDifference:
+        """F_B - F_A in kT, by BAR from the latent state to each state.
+
+        Parameters
+        ----------
+        stateA, stateB : see state()
+        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order; with some in each state
+        numSamples : of the flow
+        evaluation : samples of this flow to use in their place
+        """
+        evaluation = evaluation or self.evaluate(numSamples, seed=seed, progress=progress)
+        frames = np.asarray(frames)
+        parts = {}
+        for name, state in (("A", stateA), ("B", stateB)):
+            inside = frames[state.contains(frames)]
+            if len(inside) < 2:
+                raise ValueError(f"BoltzmannGenerator.freeEnergy: {len(inside)} frames are in state {name}, but must "
+                                 "be at least 2")
+            parts[name] = self.logWeights(inside)
+        x = evaluation.positions
+        return freeEnergyDifference(evaluation.logWeights, stateA.contains(x), stateB.contains(x), parts["A"],
+                                    parts["B"])
+
+    def integrator(self, friction: Any, stepSize: Any, *, jumpInterval: int = 100, trialsPerJump: int = 1,
+                   seed: int = 0) -> Any:
+        """A FlowLangevinIntegrator that jumps with this flow.
+
+        Parameters
+        ----------
+        friction : 1/ps
+        stepSize : ps
+        jumpInterval : Langevin steps between jumps
+        trialsPerJump : proposals at each jump
+        seed : of the jumps; 0 chooses
+        """
+        integrator = api.FlowLangevinIntegrator(self.temperature, inUnit(friction, unit.picosecond**-1),
+                                                inUnit(stepSize, unit.picosecond), self.flow)
+        integrator.setJumpInterval(jumpInterval)
+        integrator.setTrialsPerJump(trialsPerJump)
+        integrator.setJumpRandomNumberSeed(seed)
+        return integrator
+
+    def _place(self, x: torch.Tensor) -> torch.Tensor:
+        return self.flow.place(x, _toTensor(self.positions[None, self.atoms]))
+
+
+def _toTensor(positions: Any) -> torch.Tensor:
+    """nm [frames, atoms, 3] -> float64 [frames, 3 atoms]."""
+    x = torch.as_tensor(np.asarray(positions), dtype=torch.float64)
+    return x.reshape(len(x), -1)
+
+
+def _buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
+                    random: np.random.Generator) -> tuple[list[Any], Any]:
+    """The trainable part of a flow, in the order of the chart's columns, and the prior."""
+    circular = sorted(circular)
+    opened = [i for i in range(size) if i not in set(circular)]
+    factors = [api.GaussianPrior(len(opened))] if opened else []
+    factors += [api.UniformTorusPrior(len(circular))] if circular else []
+    transforms: list[Any] = []
+    latentOrder = [*opened, *circular]  # what latent variable i stands for
+    if latentOrder != list(range(size)):
+        transforms.append(api.Permutation(np.argsort(latentOrder).tolist()))
+    for layer in range(layers):
+        if layer % 2 == 0:
+            half = set(random.permutation(size)[:(size + 1) // 2].tolist())
+        else:
+            half = set(range(size)) - half
+        options = api.SplineCouplingOptions()
+        options.bins, options.bound = bins, bound
+        options.conditioner.hiddenSizes = hiddenSizes
+        options.conditioner.seed = int(random.integers(1, 2**31))
+        transforms.append(api.SplineCoupling(size, sorted(half), circular, options))
+        if circular and layer % 2 == 1 and layer < layers - 1:
+            shift = random.uniform(-np.pi, np.pi, len(circular)).tolist()
+            transforms.append(api.CircularShift(size, circular, shift))
+    return transforms, api.ProductPrior(factors)
+
+
+def _estimateScaling(chart: Any, data: TrainingData) -> Any:
+    """Mean and standard deviation of the coordinates that are not circular; circular ones stay."""
+    inverted = chart.inverse(_toTensor(data.positions))
+    valid = torch.isfinite(inverted.logDet).numpy()
+    weight = np.exp(data.logWeights) * valid
+    if weight.sum() == 0:
+        raise ValueError("BoltzmannGenerator: no frame of the data is inside the chart's domain: were they drawn from "
+                         "another stereoisomer than the positions show?")
+    weight /= weight.sum()
+    xi = inverted.value.numpy()
+    mean = weight @ xi
+    scale = np.sqrt(weight @ (xi - mean)**2)
+    circular = list(chart.getCircularIndices())
+    mean[circular], scale[circular] = 0.0, 1.0
+    return api.Scaling(mean.tolist(), np.maximum(scale, 1e-6).tolist())
+
+
+def _runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int, file: str | Path | None,
+                 progress: bool) -> TrainingHistory:
+    history = TrainingHistory(losses={name: [] for name in names})
+    if file is not None and Path(file).exists():
+        trainer.loadCheckpoint(str(file))
+        _loadHistory(history, _historyFile(file), trainer.getProgress().iteration)
+    every = max(1, iterations // 500)
+    start = now = time.process_time()
+    saved = time.monotonic()
+
+    def save() -> None:
+        if file is not None:
+            trainer.saveCheckpoint(str(file))
+            writeNpz(_historyFile(file), iterations=history.iterations, validation=history.validation,
+                     validationIterations=history.validationIterations, cpuMinutes=history.cpuMinutes,
+                     **{f"loss.{name}": values for name, values in history.losses.items()})
+
+    done = trainer.getProgress().iteration
+    with tqdm(total=iterations, initial=done, desc="training", unit="it", disable=not progress) as bar:
+        try:
+            while done < iterations:
+                state = trainer.train(min(every, iterations - done))
+                bar.update(state.iteration - done)
+                done = state.iteration
+                history.iterations.append(done)
+                for name, value in zip(names, state.losses):
+                    history.losses[name].append(value)
+                history.skipped = state.skipped
+                bar.set_postfix({name: f"{history.losses[name][-1]:.2f}" for name in names}, refresh=False)
+                if hasData and (len(history.iterations) % 20 == 0 or done == iterations):
+                    history.validationIterations.append(done)
+                    history.validation.append(trainer.validate()[0])
+                now = time.process_time()
+                history.cpuMinutes, start = history.cpuMinutes + (now - start) / 60, now
+                if time.monotonic() - saved > 60:
+                    save()
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            save()
+            raise
+    save()
+    return history
+
+
+def _historyFile(file: str | Path) -> Path:
+    return Path(f"{file}.history.npz")
+
+
+def _loadHistory(history: TrainingHistory, file: Path, iteration: int) -> None:
+    """Take up the part of a history that lies before the checkpoint."""
+    if not file.exists():
+        return
+    with np.load(file, allow_pickle=False) as saved:
+        kept = int(np.searchsorted(saved["iterations"], iteration, side="right"))
+        history.iterations = saved["iterations"][:kept].tolist()
+        for name in history.losses:
+            history.losses[name] = saved[f"loss.{name}"][:kept].tolist()
+        checked = int(np.searchsorted(saved["validationIterations"], iteration, side="right"))
+        history.validationIterations = saved["validationIterations"][:checked].tolist()
+        history.validation = saved["validation"][:checked].tolist()
+        history.cpuMinutes = float(saved["cpuMinutes"])
