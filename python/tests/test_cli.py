@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm as mm
+import pytest
+from openmm import app, unit
+from openmmflow.cli import DESCRIPTIONS, main
+from openmmflow.config import OPTIONS, UserError, makeParser, parse
+from openmmflow.trajectory import repairTrajectory
+
+PDB = str(Path(__file__).parents[2] / "examples" / "alanine-dipeptide.pdb")
+SMALL = ["--pdb", PDB, "--quiet", "--seed", "3", "--platform", "Reference", "--constraints", "none"]
+TRAIN = [*SMALL, "--num-temperatures", "3", "--highest-temperature", "700", "--frames-per-temperature", "300",
+         "--steps-per-frame", "50", "--layers", "4", "--hidden", "32", "--iterations", "200", "--samples", "2000"]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """A folder in which a small flow was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(["train", *TRAIN, "--output", str(folder)]) == 0
+    return folder
+
+
+def expectError(capsys, arguments, text):
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("openmm-flow: error: ") and text in lines[0], lines
+
+
+def parseTrain(*arguments):
+    return parse(makeParser(DESCRIPTIONS), ["train", *map(str, arguments)])
+
+
+def testFlagsWinOverTheFileAndTheFileOverDefaults(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("layers: 6\nlearning-rate: 1e-4\nhidden: [64, 32]\nquiet: true\nsteps: 5\n")
+    options = parseTrain("--config", file, "--layers", 4)
+    assert (options.layers, options.learning_rate, options.hidden, options.quiet) == (4, 1e-4, [64, 32], True)
+    assert options.bins == 8 and not hasattr(options, "steps")  # `steps` is for `run`
+
+
+@pytest.mark.parametrize("line, message", [
+    ("layer: 6", "unknown option layer, did you mean layers?"),
+    ("layers: many", "layers is 'many', but must be a positive integer"),
+    ("layers: 2.5", "layers is 2.5, but must be a positive integer"),
+    ("layers: [2]", "layers is [2], but must be a positive integer"),
+    ("temperature: -3", "temperature is -3, but must be a positive number"),
+    ("quiet: 1", "quiet is 1, but must be true or false"),
+    ("constraints: AllBonds", "constraints is 'AllBonds', but must be a none or HBonds"),
+    ("- layers", "must hold lines of the form name: value"),
+    ("layers: [", "not valid YAML")])
+def testWrongConfigurationFilesAreNamed(tmp_path, line, message):
+    file = tmp_path / "config.yaml"
+    file.write_text(line + "\n")
+    with pytest.raises(UserError) as error:
+        parseTrain("--config", file)
+    assert message in str(error.value) and str(file) in str(error.value)
+
+
+def testEveryOptionHasAFlagAndHelp(capsys):
+    for command in DESCRIPTIONS:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(f"--{option.name}" in shown for option in OPTIONS if command in option.commands.split())
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (["train"], "give --pdb, or --system and --state"),
+    (["train", "--pdb", "missing.pdb"], "missing.pdb"),
+    (["train", "--pdb", PDB, "--layer", "3"], "unknown argument --layer, did you mean --layers?"),
+    (["train", "--pdb", PDB, "--atoms", "0-90"], "the system has 22"),
+    (["train", "--pdb", PDB, "--atoms", "x"], "must be like 0-21,30"),
+    (["train", "--pdb", PDB, "--forcefield", "nothing.xml"], "nothing.xml"),
+    (["run", "--pdb", PDB], "make it with `openmm-flow train`"),
+    (["free-energy", "--pdb", PDB], "give --frames"),
+    (["info", "--flow", "missing.safetensors"], "missing.safetensors: No such file or directory")])
+def testMistakesAreOneLine(tmp_path, monkeypatch, capsys, arguments, text):
+    monkeypatch.chdir(tmp_path)
+    expectError(capsys, arguments, text)
+
+
+def testDebugShowsTheTraceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        main(["train", "--debug"])
+
+
+def testTrainWritesWhatItPromises(output):
+    summary = json.loads((output / "train.json").read_text())
+    assert summary["atoms"] == 22 and summary["data"]["frames"] == 900
+    assert 0 < summary["flow samples"]["ESS/N"] <= 1
+    left, right = (summary["flow samples"]["populations"][name]["value"] for name in ("phi<0", "phi>0"))
+    assert left + right == pytest.approx(1)
+    page = (output / "train.html").read_text()
+    for figure in ("loss.png", "train-log-weights.png", "train-ramachandran.png", "train-profile.png"):
+        assert (output / figure).read_bytes().startswith(b"\x89PNG") and figure in page
+    assert not list(output.glob("*tmp*"))
+
+
+def testResultsAreNotReplacedUnasked(output, capsys):
+    before = (output / "flow.safetensors").read_bytes()
+    expectError(capsys, ["train", *TRAIN, "--output", output], "exists: give --resume, --overwrite or another --output")
+    expectError(capsys, ["train", *TRAIN, "--output", output, "--resume", "--overwrite"], "not both")
+    assert (output / "flow.safetensors").read_bytes() == before
+
+
+def testInfoDescribesAFlow(output, capsys):
+    assert main(["info", "--flow", str(output / "flow.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "60 latent variables -> 66 coordinates" in shown and "22 atoms, temperature 300 K" in shown
+
+
+def testDamagedFlowsAndWrongTemperaturesAreRefused(output, tmp_path, capsys):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes((output / "flow.safetensors").read_bytes()[:-1])
+    expectError(capsys, ["info", "--flow", damaged], "damaged")
+    expectError(capsys, ["evaluate", *SMALL, "--temperature", "310", "--flow", output / "flow.safetensors",
+                         "--output", tmp_path], "was trained for 300 K, but --temperature is 310 K")
+
+
+def run(folder, output, *arguments):
+    return main(["run", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(folder),
+                 "--jump-interval", "20", "--report-interval", "50", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def testRunWritesTrajectoryTablesAndSummary(output, tmp_path, kind):
+    assert run(tmp_path, output, "--steps", 2000, "--format", kind) == 0
+    trajectory = mdtraj.load(str(tmp_path / f"trajectory.{kind}"), top=PDB)
+    assert trajectory.n_frames == 40 and np.isfinite(trajectory.xyz).all()
+    jumps = np.genfromtxt(tmp_path / "jumps.csv", delimiter=",", names=True)
+    assert len(jumps) == 40 and jumps["step"][-1] == 2000 and jumps["trials"][-1] == 100
+    summary = json.loads((tmp_path / "run.json").read_text())
+    assert summary["jumps"]["trials"] == 100 and summary["jumps"]["accepted"] == jumps["accepted"][-1]
+
+
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def testARunThatWasKilledGoesOnWithoutASeam(output, tmp_path, kind):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert run(whole, output, "--steps", 2000, "--format", kind) == 0
+    assert run(part, output, "--steps", 1000, "--format", kind) == 0
+    # As if killed after the checkpoint: a table with a further line and a half, a trajectory with half a frame.
+    for name in ("jumps.csv", "state.csv"):
+        text = (part / name).read_text()
+        (part / name).write_text(text + text.splitlines()[-1].replace("1000", "1050", 1) + "\n1100,3")
+    with open(part / f"trajectory.{kind}", "ab") as stream:
+        stream.write(b"half a frame")
+    assert run(part, output, "--steps", 2000, "--format", kind, "--resume") == 0
+    for name in (f"trajectory.{kind}", "jumps.csv"):
+        if name == "jumps.csv":
+            steps = [[line.split(",")[0] for line in (folder / name).read_text().splitlines()] for folder in (whole, part)]
+            assert steps[0] == steps[1]
+        else:
+            frames = [mdtraj.load(str(folder / name), top=PDB).xyz for folder in (whole, part)]
+            np.testing.assert_array_equal(*frames)
+
+
+def testCtrlCLeavesAResumableRunAndExitCode130(output, tmp_path):
+    arguments = ["run", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(tmp_path), "--steps",
+                 "100000000", "--report-interval", "50"]
+    process = subprocess.Popen([sys.executable, "-m", "openmmflow.cli", *arguments], stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 120
+    while not (tmp_path / "jumps.csv").exists() or (tmp_path / "jumps.csv").read_text().count("\n") < 5:
+        assert time.monotonic() < limit and process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in message and "Traceback" not in message
+    done = int((tmp_path / "jumps.csv").read_text().splitlines()[-1].split(",")[0])
+    assert run(tmp_path, output, "--steps", done + 500, "--resume", "--jump-interval", 100) == 0
+
+
+def testEvaluateAndFreeEnergy(output, tmp_path):
+    common = [*SMALL, "--flow", str(output / "flow.safetensors"), "--frames", str(output / "data.npz"), "--samples",
+              "4000", "--region", "beta=phi:-180:-105", "alpha=phi:-105:-30", "--output", str(tmp_path)]
+    assert main(["evaluate", *common]) == 0
+    assert set(json.loads((tmp_path / "evaluate.json").read_text())["flow samples"]["populations"]) == {"beta", "alpha"}
+    assert main(["free-energy", *common]) == 0
+    result = json.loads((tmp_path / "free-energy.json").read_text())["F(alpha) - F(beta) in kT by BAR"]
+    assert 0 < result["standardError"] < 1 and result["numFlowSamples"] == 4000
+
+
+def testSystemAndStateReplaceAPdb(output, tmp_path, capsys):
+    pdb = app.PDBFile(PDB)
+    system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=None)
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(pdb.positions)
+    (tmp_path / "system.xml").write_text(mm.XmlSerializer.serialize(system))
+    (tmp_path / "state.xml").write_text(mm.XmlSerializer.serialize(context.getState(positions=True)))
+    arguments = ["evaluate", "--quiet", "--platform", "Reference", "--flow", output / "flow.safetensors", "--samples", 500,
+                 "--output", tmp_path, "--torsion", "turn=4-6-8-14", "--region", "up=turn:0:180", "--system"]
+    assert main([str(a) for a in [*arguments, tmp_path / "system.xml", "--state", tmp_path / "state.xml"]]) == 0
+    capsys.readouterr()
+    expectError(capsys, [*arguments, tmp_path / "state.xml", "--state", tmp_path / "state.xml", "--overwrite"],
+                "must hold a System")
+    (tmp_path / "cut.xml").write_text(mm.XmlSerializer.serialize(system)[:-30])
+    expectError(capsys, [*arguments, tmp_path / "cut.xml", "--state", tmp_path / "state.xml", "--overwrite"],
+                "not valid XML")
+
+
+@pytest.mark.parametrize("kind, reporter", [("dcd", app.DCDReporter), ("xtc", app.XTCReporter)])
+def testRepairingATrajectoryKeepsTheFirstFrames(tmp_path, kind, reporter):
+    pdb = app.PDBFile(PDB)
+    system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=None)
+    simulation = app.Simulation(pdb.topology, system, mm.LangevinMiddleIntegrator(300, 1, 0.001),
+                                mm.Platform.getPlatformByName("Reference"))
+    simulation.context.setPositions(pdb.positions)
+    file = tmp_path / f"trajectory.{kind}"
+    simulation.reporters.append(reporter(str(file), 5))
+    simulation.step(50)
+    del simulation.reporters[:]
+    before = mdtraj.load(str(file), top=PDB)
+    repairTrajectory(file, 7)
+    np.testing.assert_array_equal(mdtraj.load(str(file), top=PDB).xyz, before.xyz[:7])
+    with pytest.raises(UserError, match="fewer frames"):
+        repairTrajectory(file, 8)
+    simulation.reporters.append(reporter(str(file), 5, append=True))
+    simulation.step(10)
+    del simulation.reporters[:]
+    assert mdtraj.load(str(file), top=PDB).n_frames == 9
+    with pytest.raises(UserError, match="does not exist"):
+        repairTrajectory(tmp_path / f"missing.{kind}", 1)
