@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 
+#include "contracts/ExpectMessage.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <gtest/gtest.h>
 #include <limits>
-#include <openmm/OpenMMException.h>
 #include <random>
 
 using namespace OpenMMFlow;
@@ -33,15 +32,6 @@ vector<double> logWeightsOfG(int d, double s, int count, std::mt19937_64& random
         logWeight = 0.5 * (1 - s * s) * squares + d * std::log(s);
     }
     return result;
-}
-
-std::string messageOf(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const OpenMM::OpenMMException& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 } // namespace
@@ -184,28 +174,33 @@ TEST(Quantiles, StayNumbersBesideInfinities) {
 }
 
 TEST(EffectiveSampleSize, RefusesWeightsThatAreNotWeights) {
-    EXPECT_EQ(messageOf([] { effectiveSampleSize({}); }),
-              "effectiveSampleSize: number of log weights is 0, but must be at least 1");
-    EXPECT_EQ(messageOf([] {
-                  effectiveSampleSize({0, NAN});
-              }),
-              "effectiveSampleSize: a log weight is nan, but must be finite or -inf");
-    EXPECT_EQ(messageOf([] {
-                  logMeanWeight({0, infinity});
-              }),
-              "logMeanWeight: a log weight is inf, but must be finite or -inf");
-    EXPECT_EQ(messageOf([] {
-                  independenceAcceptance({-infinity, -infinity});
-              }),
-              "independenceAcceptance: number of weights above zero is 0, but must be at least 1");
-    EXPECT_EQ(messageOf([] {
-                  clippedEffectiveSampleSize({0, 1}, 1.0);
-              }),
-              "clippedEffectiveSampleSize: fraction is 1, but must be in (0, 1)");
-    EXPECT_EQ(messageOf([] {
-                  clippedEffectiveSampleSize({0, -infinity, -infinity}, 0.1);
-              }),
-              "clippedEffectiveSampleSize: smallest of the clipped log weights is -inf, but must be finite");
-    EXPECT_EQ(messageOf([] { quantiles({1.0}, {1.5}); }), "quantiles: a probability is 1.5, but must be in [0, 1]");
-    EXPECT_EQ(messageOf([] { quantiles({NAN}, {0.5}); }), "quantiles: a value is nan, but must be a number");
+    expectMessage([] { effectiveSampleSize({}); },
+                  "effectiveSampleSize: number of log weights is 0, but must be at least 1");
+    expectMessage(
+        [] {
+            effectiveSampleSize({0, NAN});
+        },
+        "effectiveSampleSize: a log weight is nan, but must be finite or -inf");
+    expectMessage(
+        [] {
+            logMeanWeight({0, infinity});
+        },
+        "logMeanWeight: a log weight is inf, but must be finite or -inf");
+    expectMessage(
+        [] {
+            independenceAcceptance({-infinity, -infinity});
+        },
+        "independenceAcceptance: number of weights above zero is 0, but must be at least 1");
+    expectMessage(
+        [] {
+            clippedEffectiveSampleSize({0, 1}, 1.0);
+        },
+        "clippedEffectiveSampleSize: fraction is 1, but must be in (0, 1)");
+    expectMessage(
+        [] {
+            clippedEffectiveSampleSize({0, -infinity, -infinity}, 0.1);
+        },
+        "clippedEffectiveSampleSize: smallest of the clipped log weights is -inf, but must be finite");
+    expectMessage([] { quantiles({1.0}, {1.5}); }, "quantiles: a probability is 1.5, but must be in [0, 1]");
+    expectMessage([] { quantiles({NAN}, {0.5}); }, "quantiles: a value is nan, but must be a number");
 }

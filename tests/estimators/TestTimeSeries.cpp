@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 
+#include "contracts/ExpectMessage.h"
 #include "openmmflow/estimators/TimeSeries.h"
 #include <cmath>
 #include <functional>
-#include <gtest/gtest.h>
-#include <openmm/OpenMMException.h>
 #include <random>
 
 using namespace OpenMMFlow;
@@ -30,15 +29,6 @@ double exactError(double rho, int count) {
     for (int t = 1; t < count; t++)
         g += 2 * (1 - static_cast<double>(t) / count) * (power *= rho);
     return std::sqrt(g / count);
-}
-
-std::string messageOf(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const OpenMM::OpenMMException& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 } // namespace
@@ -121,19 +111,22 @@ TEST(BlockAverage, ErrorOfCorrelatedSeries) {
 }
 
 TEST(TimeSeries, RefusesWhatHasNoError) {
-    EXPECT_EQ(messageOf([] { statisticalInefficiency({1.0}); }),
-              "statisticalInefficiency: number of values is 1, but must be at least 2");
-    EXPECT_EQ(messageOf([] {
-                  meanWithError({0.1, 0.1, 0.1});
-              }),
-              "meanWithError: each of the values is 0.1, but must be different from some other");
-    EXPECT_EQ(messageOf([] {
-                  statisticalInefficiency({1.0, NAN});
-              }),
-              "statisticalInefficiency: a value is nan, but must be finite");
-    EXPECT_EQ(messageOf([] { blockAverage({1, 2, 3}, 4); }), "blockAverage: numBlocks is 4, but must be in [2, 3]");
-    EXPECT_EQ(messageOf([] {
-                  blockAverage({1, 2, 1, 2}, 2);
-              }),
-              "blockAverage: each of the values is 1.5, but must be different from some other");
+    expectMessage([] { statisticalInefficiency({1.0}); },
+                  "statisticalInefficiency: number of values is 1, but must be at least 2");
+    expectMessage(
+        [] {
+            meanWithError({0.1, 0.1, 0.1});
+        },
+        "meanWithError: each of the values is 0.1, but must be different from some other");
+    expectMessage(
+        [] {
+            statisticalInefficiency({1.0, NAN});
+        },
+        "statisticalInefficiency: a value is nan, but must be finite");
+    expectMessage([] { blockAverage({1, 2, 3}, 4); }, "blockAverage: numBlocks is 4, but must be in [2, 3]");
+    expectMessage(
+        [] {
+            blockAverage({1, 2, 1, 2}, 2);
+        },
+        "blockAverage: each of the values is 1.5, but must be different from some other");
 }
