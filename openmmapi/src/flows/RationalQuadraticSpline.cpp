@@ -138,7 +138,7 @@ TransformResult RationalQuadraticSpline::applyReference(const Tensor& x, const T
                                                         int bins, double bound, bool inverse) {
     check(x, raw, circular, bins, bound);
     const Tensor parameters = raw.view({x.size(0), x.size(1), countParameters(bins)});
-    const Tensor half = at::where(circular, M_PI, bound).to(at::kDouble);
+    const Tensor half = at::where(circular, at::full({}, M_PI, x.options()), at::full({}, bound, x.options()));
     const Tensor rotation = at::where(circular, parameters.select(-1, 3 * bins).to(at::kDouble), at::zeros_like(x));
 
     const Tensor argument = at::where(circular, wrap(inverse ? x : x + rotation), x);
