@@ -36,7 +36,7 @@ def torsion(positions: Any, atoms: Sequence[int]) -> np.ndarray:
 
 
 def findBackboneTorsions(topology: Any) -> dict[str, list[list[int]]]:
-    """The atoms of the phi and psi torsions of every residue that has them: {"phi": [[i, j, k, l], ...], "psi": ...}."""
+    """The atoms of the phi and psi of every residue that has them: {"phi": [[i, j, k, l], ...], "psi": ...}."""
     found: dict[str, list[list[int]]] = {"phi": [], "psi": []}
     for chain in topology.chains():
         residues = [{atom.name: atom.index for atom in residue.atoms()} for residue in chain.residues()]
@@ -198,7 +198,7 @@ def freeEnergyDifference(logWeightsFlow: Any, inA: Any, inB: Any, logWeightsA: A
 
 
 def thin(series: np.ndarray) -> np.ndarray:
-    """Every g-th value of a correlated series, g its statistical inefficiency; -inf counts as the lowest finite value."""
+    """Every g-th value of a series, g its statistical inefficiency; -inf counts as the lowest finite value."""
     from . import statisticalInefficiency
 
     finite = series[np.isfinite(series)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import openmm as mm
-from openmm import app, unit
+from openmm import app
 from tqdm import tqdm
 
 from . import openmmflow as api
@@ -21,7 +21,7 @@ from . import plots
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse
 from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
-from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
+from .generator import BoltzmannGenerator, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport
 from .reporters import JumpReporter, repairCsv
@@ -91,7 +91,7 @@ def train(options: argparse.Namespace) -> None:
         "training": {"iterations": options.iterations + options.energy_iterations, "CPU minutes": history.cpuMinutes}}
     if history.validation:
         summary["training"]["held-out -log q"] = history.validation[-1]
-    judge(options, molecule, generator, out, summary, figures, data.atTemperature())
+    judge(options, molecule, generator, out, summary, figures, data.atTemperature(), "train")
     finish(out, "train", "Training of a flow", summary, figures)
 
 
@@ -144,26 +144,24 @@ def run(options: argparse.Namespace) -> None:
     addReporters(options, simulation, {name: out / file for name, file in names.items()})
     start, first = time.monotonic(), simulation.currentStep
     runSteps(options, simulation, checkpoint)
-    seconds = time.monotonic() - start
-    statistics = integrator.getJumpStatistics()
-    summary: dict[str, Any] = {
-        "steps": simulation.currentStep, "platform": simulation.context.getPlatform().getName(),
-        "jumps": {"trials": statistics.trials, "accepted": statistics.accepted,
-                  "acceptance": statistics.getAcceptanceRate(), "non-finite": statistics.nonFinite,
-                  "failed": statistics.failed}}
-    if simulation.currentStep > first:
-        summary["ns per day"] = (simulation.currentStep - first) * timestep * 86.4 / seconds
-    del simulation.reporters[:]
-    figures: dict[str, str] = {}
+    summary = summarizeJumps(simulation)
+    summary["ns per day"] = (simulation.currentStep - first) * timestep * 86.4 / (time.monotonic() - start)
+    del simulation.reporters[:]  # closes their files
     frames = loadFrames([out / names["trajectory"]], molecule, generator.atoms)
-    columns = generator.atoms
-    populations = {}
-    for name, state in findStates(options, molecule, generator).items():
-        if len(frames) >= 20:
-            populations[name] = vars(blockPopulation(state.contains(frames)))
-    summary["populations"] = populations
-    drawFrames(options, molecule, columns, out, {"jumps and dynamics": (frames, None)}, "run", figures)
+    if len(frames) >= 20:
+        summary["populations"] = {name: vars(blockPopulation(state.contains(frames)))
+                                  for name, state in findStates(options, molecule, generator).items()}
+    figures: dict[str, str] = {}
+    drawFrames(options, molecule, generator.atoms, out, {"jumps and dynamics": (frames, None)}, "run", figures)
     finish(out, "run", "Dynamics with jumps", summary, figures)
+
+
+def summarizeJumps(simulation: app.Simulation) -> dict[str, Any]:
+    statistics = simulation.integrator.getJumpStatistics()
+    return {"steps": simulation.currentStep, "platform": simulation.context.getPlatform().getName(),
+            "jumps": {"trials": statistics.trials, "accepted": statistics.accepted,
+                      "acceptance": statistics.getAcceptanceRate(), "non-finite": statistics.nonFinite,
+                      "failed": statistics.failed}}
 
 
 def makeSimulation(options: argparse.Namespace, molecule: Molecule, integrator: Any) -> app.Simulation:
@@ -174,8 +172,10 @@ def makeSimulation(options: argparse.Namespace, molecule: Molecule, integrator: 
 
 
 def choosePlatform(options: argparse.Namespace, molecule: Molecule) -> str:
-    """The platform asked for, else CUDA or HIP, else the faster of CPU and Reference. Never OpenCL unasked: on a machine
-    without a GPU it runs through PoCL, which is not reliable."""
+    """The platform asked for, else CUDA or HIP, else the faster of CPU and Reference.
+
+    Never OpenCL unasked: on a machine without a GPU it runs through PoCL, which is not reliable.
+    """
     available = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
     if options.platform is not None:
         if options.platform not in available:
@@ -206,7 +206,7 @@ def addReporters(options: argparse.Namespace, simulation: app.Simulation, files:
 
 
 def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint: Path) -> None:
-    """Run to the last step. Ctrl-C ends it between two chunks of half a second, after a checkpoint; a second one at once."""
+    """Run to the last step. Ctrl-C ends it after a chunk of half a second and a checkpoint; a second one at once."""
     interrupted = False
 
     def interrupt(signum: int, frame: Any) -> None:
@@ -249,7 +249,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator, out: Path,
-          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str = "train") -> Evaluation:
+          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str) -> None:
     """Evaluate a flow, fill in the summary and draw the figures."""
     states = findStates(options, molecule, generator)
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
@@ -263,7 +263,6 @@ def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannG
     if frames is not None and len(frames):
         panels["target frames"] = (frames, None)
     drawFrames(options, molecule, generator.atoms, out, panels, name, figures)
-    return evaluation
 
 
 def freeEnergy(options: argparse.Namespace) -> None:
@@ -381,7 +380,8 @@ def findStates(options: argparse.Namespace, molecule: Molecule, generator: Boltz
         except (ValueError, IndexError):
             raise UserError(f"--region is {text!r}, but must be NAME=TORSION:LOW:HIGH in degrees") from None
         if label not in torsions:
-            raise UserError(f"--region {text!r}: there is no torsion {label}: known are {', '.join(torsions) or 'none'}")
+            known = ", ".join(torsions) or "none"
+            raise UserError(f"--region {text!r}: there is no torsion {label}: known are {known}")
         states[name] = generator.state(torsions[label], low, high)
     return states
 

@@ -17,7 +17,7 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Option:
-    """A flag --name and a YAML key `name`. kind makes a value from text; many takes a list; bool options are switches."""
+    """A flag --name and a YAML key `name`. kind makes a value from text; many takes a list; bool is a switch."""
 
     name: str
     kind: Callable[[Any], Any]
@@ -80,7 +80,7 @@ OPTIONS = (
     Option("overwrite", bool, False, "replace results in the output folder", _WORK),
     Option("flow", Path, None, "flow file; OUTPUT/flow.safetensors by default", "run evaluate free-energy info"),
     Option("torsion", str, [], "torsion NAME=i-j-k-l (atom numbers from 0), beside phi and psi", _WORK, many=True),
-    Option("region", str, [], "region NAME=TORSION:LOW:HIGH (degrees), whose population is estimated", _WORK, many=True),
+    Option("region", str, [], "region NAME=TORSION:LOW:HIGH (degrees): its population is estimated", _WORK, many=True),
     Option("data", Path, None, "training frames: .npz, or a trajectory at the temperature; made if not given", "train"),
     Option("highest-temperature", number, 1000.0, "K, of the tempering that makes training frames", "train"),
     Option("num-temperatures", count, 6, "of the tempering", "train"),
@@ -102,7 +102,7 @@ OPTIONS = (
     Option("report-interval", count, 1000, "time steps between frames and lines of the output", "run"),
     Option("checkpoint-interval", count, 50_000, "time steps between checkpoints", "run"),
     Option("format", oneOf("dcd", "xtc"), "dcd", "of the trajectory: dcd or xtc", "run"),
-    Option("frames", Path, [], "frames of the target: trajectories or .npz of `train`", "evaluate free-energy", many=True),
+    Option("frames", Path, [], "target frames: trajectories or .npz of `train`", "evaluate free-energy", many=True),
     Option("discard", natural, 0, "frames to leave out at the start of --frames", "evaluate free-energy"),
     Option("quiet", bool, False, "no progress bars", _ALL),
     Option("debug", bool, False, "show the traceback of an error", _ALL),

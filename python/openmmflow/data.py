@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class TrainingData:
         return float(1 / np.sum(np.exp(2 * self.logWeights)))
 
     def resample(self, count: int, seed: int = 0) -> np.ndarray:
-        """Frames of equal weight, nm [count, atoms, 3]: systematic resampling, which repeats a frame as rarely as can be."""
+        """Frames of equal weight, nm [count, atoms, 3], by systematic resampling: it repeats frames as rarely as can be."""
         edges = np.cumsum(np.exp(self.logWeights))
         offset = np.random.default_rng(seed or None).uniform()
         chosen = np.searchsorted(edges / edges[-1], (np.arange(count) + offset) / count)
@@ -216,7 +216,7 @@ class _Tempering:
         self.rounds += 1
 
     def _exchange(self, energies: np.ndarray) -> None:
-        """Neighbours swap configurations with min(1, exp((beta_i - beta_j) (U_i - U_j))), even and odd pairs in turn."""
+        """Neighbours swap with probability min(1, exp((beta_i - beta_j) (U_i - U_j))), even and odd pairs in turn."""
         beta = 1 / (R * self.temperatures)
         for i in range(self.rounds % 2, len(beta) - 1, 2):
             j = i + 1
@@ -296,27 +296,33 @@ def temperedData(system: mm.System, positions: Any, temperatures: Sequence[Any],
     if file is not None and Path(file).exists():
         run.load(file, fingerprint)
     total = equilibration + framesPerTemperature
-    count = min(len(ladder), processes or os.cpu_count() or 1)
     if run.rounds < total:
+        count = min(len(ladder), processes or os.cpu_count() or 1)
         setup = {"systemXml": xml, "stepSize": stepSize, "friction": friction,
                  "platform": platform or fastestPlatform(system, x0)}
-        seeds = run.random.integers(1, 2**31 - 1, size=count).tolist()
-        with _Workers(count, setup, seeds) as workers, \
+        with _Workers(count, setup, run.random.integers(1, 2**31 - 1, size=count).tolist()) as workers, \
                 tqdm(total=total, initial=run.rounds, desc="tempering", unit="frame", disable=not progress) as bar:
-            saved = time.monotonic()
-            try:
-                while run.rounds < total:
-                    run.runRound(workers, stepsPerFrame, kept, keep=run.rounds >= equilibration)
-                    bar.update()
-                    if run.tries:
-                        bar.set_postfix(swaps=f"{run.swaps / run.tries:.2f}", refresh=False)
-                    if file is not None and time.monotonic() - saved > 60:
-                        run.save(file, fingerprint)
-                        saved = time.monotonic()
-            finally:  # also on Ctrl-C: the state is always that after a whole round
-                if file is not None and run.replicas[0][1] is not None:
-                    run.save(file, fingerprint)
+            for _ in _runRounds(run, workers, stepsPerFrame, kept, equilibration, total, file, fingerprint):
+                bar.update()
+                if run.tries:
+                    bar.set_postfix(swaps=f"{run.swaps / run.tries:.2f}", refresh=False)
     return _assemble(run, ladder, target, kept, framesPerTemperature)
+
+
+def _runRounds(run: _Tempering, workers: _Workers, steps: int, atoms: list[int], equilibration: int, total: int,
+               file: str | Path | None, fingerprint: str) -> Iterator[None]:
+    """Run to the last round, saving every minute and at the end, which may be a Ctrl-C or an error."""
+    saved = time.monotonic()
+    try:
+        while run.rounds < total:
+            run.runRound(workers, steps, atoms, keep=run.rounds >= equilibration)
+            yield
+            if file is not None and time.monotonic() - saved > 60:
+                run.save(file, fingerprint)
+                saved = time.monotonic()
+    finally:
+        if file is not None and run.rounds > 0:
+            run.save(file, fingerprint)
 
 
 def _assemble(run: _Tempering, ladder: np.ndarray, target: float, atoms: list[int], rounds: int) -> TrainingData:

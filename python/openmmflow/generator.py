@@ -285,7 +285,7 @@ class BoltzmannGenerator:
         Parameters
         ----------
         stateA, stateB : see state()
-        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order; with some in each state
+        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order, some in each state
         numSamples : of the flow
         evaluation : samples of this flow to use in their place
         """

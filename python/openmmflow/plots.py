@@ -21,7 +21,7 @@ _TICKS = (-180, -90, 0, 90, 180)
 @contextmanager
 def _figure(file: str | Path, columns: int = 1, width: float = 5.0, height: float = 4.0,
             **options: Any) -> Iterator[Any]:
-    """A figure that is written to a file at the end. Yields its axes: one, or an array when there are several columns."""
+    """A figure that is written to a file at the end. Yields its axes: one, or an array where there are several."""
     figure = Figure(figsize=(width * columns, height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, **options)

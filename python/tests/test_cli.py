@@ -10,7 +10,7 @@ import mdtraj
 import numpy as np
 import openmm as mm
 import pytest
-from openmm import app, unit
+from openmm import app
 from openmmflow.cli import DESCRIPTIONS, main
 from openmmflow.config import OPTIONS, UserError, makeParser, parse
 from openmmflow.trajectory import repairTrajectory
@@ -158,8 +158,8 @@ def testARunThatWasKilledGoesOnWithoutASeam(output, tmp_path, kind):
     assert run(part, output, "--steps", 2000, "--format", kind, "--resume") == 0
     for name in (f"trajectory.{kind}", "jumps.csv"):
         if name == "jumps.csv":
-            steps = [[line.split(",")[0] for line in (folder / name).read_text().splitlines()] for folder in (whole, part)]
-            assert steps[0] == steps[1]
+            first, second = ((folder / name).read_text().splitlines() for folder in (whole, part))
+            assert [line.split(",")[0] for line in first] == [line.split(",")[0] for line in second]
         else:
             frames = [mdtraj.load(str(folder / name), top=PDB).xyz for folder in (whole, part)]
             np.testing.assert_array_equal(*frames)
@@ -197,8 +197,8 @@ def testSystemAndStateReplaceAPdb(output, tmp_path, capsys):
     context.setPositions(pdb.positions)
     (tmp_path / "system.xml").write_text(mm.XmlSerializer.serialize(system))
     (tmp_path / "state.xml").write_text(mm.XmlSerializer.serialize(context.getState(positions=True)))
-    arguments = ["evaluate", "--quiet", "--platform", "Reference", "--flow", output / "flow.safetensors", "--samples", 500,
-                 "--output", tmp_path, "--torsion", "turn=4-6-8-14", "--region", "up=turn:0:180", "--system"]
+    arguments = ["evaluate", "--quiet", "--platform", "Reference", "--flow", output / "flow.safetensors",
+                 "--samples", 500, "--output", tmp_path, "--torsion", "turn=4-6-8-14", "--region", "up=turn:0:180", "--system"]
     assert main([str(a) for a in [*arguments, tmp_path / "system.xml", "--state", tmp_path / "state.xml"]]) == 0
     capsys.readouterr()
     expectError(capsys, [*arguments, tmp_path / "state.xml", "--state", tmp_path / "state.xml", "--overwrite"],

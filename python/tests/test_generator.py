@@ -31,8 +31,8 @@ def data(dipeptide):
 
 def makeGenerator(dipeptide, data, **options):
     topology, system, positions = dipeptide
-    return BoltzmannGenerator.fromTopology(topology, system, positions, 300 * unit.kelvin, data=data, platform="Reference",
-                                           **{"layers": 4, "hiddenSizes": [32], "seed": 3} | options)
+    settings = {"layers": 4, "hiddenSizes": [32], "seed": 3, "platform": "Reference"} | options
+    return BoltzmannGenerator.fromTopology(topology, system, positions, 300 * unit.kelvin, data=data, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,8 @@ def testTheIntegratorHasTheGeneratorsSettings(trained):
                                       seed=7)
     assert integrator.getTemperature().value_in_unit(unit.kelvin) == 300
     assert integrator.getStepSize().value_in_unit(unit.picosecond) == pytest.approx(0.002)
-    assert (integrator.getJumpInterval(), integrator.getTrialsPerJump(), integrator.getJumpRandomNumberSeed()) == (50, 4, 7)
+    assert (integrator.getJumpInterval(), integrator.getTrialsPerJump()) == (50, 4)
+    assert integrator.getJumpRandomNumberSeed() == 7
 
 
 def testASavedFlowOpensInSafetensorsAndReadsBack(dipeptide, trained, tmp_path):
