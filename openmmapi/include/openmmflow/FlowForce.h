@@ -17,12 +17,12 @@ class Flow;
  *
  *     E(x) = -scale kT log q(x_S)      (kJ/mol)
  *
- * x_S are the positions (nm) of the flow's atoms, and scale is a Context parameter, 1 by default. With the flow's density as
- * the energy, dynamics samples the flow; mixed with a System's own energy it gives the stages of an annealed path (F7).
- * Runs on every Platform through the host. A configuration outside the flow's domain throws.
+ * x_S are the positions (nm) of the flow's atoms, and scale is a Context parameter, 1 by default. With the flow's
+ * density as the energy, dynamics samples the flow; mixed with a System's own energy it gives the stages of an annealed
+ * path (F7). Runs on every Platform through the host. A configuration outside the flow's domain throws.
  *
- * Rational-quadratic splines have a continuous density whose slope jumps at the knots, so that the energy drifts a little
- * where a trajectory crosses one: use a thermostat.
+ * Rational-quadratic splines have a continuous density whose slope jumps at the knots, so that the energy drifts a
+ * little where a trajectory crosses one: use a thermostat.
  */
 class OPENMMFLOW_EXPORT FlowForce : public OpenMM::Force {
 public:

@@ -23,7 +23,8 @@ struct JumpStatistics {
     double getAcceptanceRate() const { return trials == 0 ? 0.0 : static_cast<double>(accepted) / trials; }
 };
 
-/** Everything that decided one trial, so that anyone can decide it again: see jumpLogAlpha() and accept() in Acceptance.h. */
+/** Everything that decided one trial, so that anyone can decide it again: see jumpLogAlpha() and accept() in
+ * Acceptance.h. */
 struct JumpRecord {
     /** The Context's step count and the number of the trial within its jump. */
     std::int64_t step = 0;
@@ -37,21 +38,22 @@ struct JumpRecord {
 };
 
 /**
- * Langevin dynamics that jumps: blocks of LangevinMiddleIntegrator, and every jumpInterval steps some configurations that a
- * normalizing flow proposes for its atoms, each accepted or rejected by a test that keeps the ensemble exact (F2, F3).
+ * Langevin dynamics that jumps: blocks of LangevinMiddleIntegrator, and every jumpInterval steps some configurations
+ * that a normalizing flow proposes for its atoms, each accepted or rejected by a test that keeps the ensemble exact
+ * (F2, F3).
  *
  *     repeat:  jumpInterval Langevin steps;
  *              then for each of trialsPerJump proposals x':
  *                  logAlpha = [-u(x') - log q(x')] - [-u(x) - log q(x)];  accept x' with min(1, exp(logAlpha))
  *
  * u is the Context's potential energy over kT (integration force groups, box and parameters as they are), less the
- * mass-metric factor of constraints among the moved atoms (F5). The moved atoms keep the position of their frame's origin
- * and its orientation (F4); all other atoms stay. The target is the canonical ensemble at this integrator's temperature,
- * so a jump is as exact beside a barostat, which acts within the Langevin blocks.
+ * mass-metric factor of constraints among the moved atoms (F5). The moved atoms keep the position of their frame's
+ * origin and its orientation (F4); all other atoms stay. The target is the canonical ensemble at this integrator's
+ * temperature, so a jump is as exact beside a barostat, which acts within the Langevin blocks.
  *
- * With jumpInterval = 0 this is LangevinMiddleIntegrator: the same trajectory at the same speed. A jump advances neither
- * time nor step count. A rejected or failed trial leaves no trace. Where a jump is accepted, velocities at the time of the
- * positions are kept, or drawn anew when moved atoms are constrained.
+ * With jumpInterval = 0 this is LangevinMiddleIntegrator: the same trajectory at the same speed. A jump advances
+ * neither time nor step count. A rejected or failed trial leaves no trace. Where a jump is accepted, velocities at the
+ * time of the positions are kept, or drawn anew when moved atoms are constrained.
  *
  * When a Context is created this throws if an atom of the flow does not exist, is a virtual site or is massless, if a
  * constraint can't be held by the flow's chart, or if the flow was trained for another temperature.
@@ -67,7 +69,8 @@ public:
     FlowLangevinIntegrator(double temperature, double frictionCoeff, double stepSize, std::shared_ptr<Flow> flow);
     ~FlowLangevinIntegrator() override;
     std::shared_ptr<Flow> getFlow() const { return flow; }
-    /** Replace the flow, as adaptive training does. Proposals drawn from the old one are thrown away. Also between steps. */
+    /** Replace the flow, as adaptive training does. Proposals drawn from the old one are thrown away. Also between
+     * steps. */
     void setFlow(std::shared_ptr<Flow> flow);
 
     /** Langevin steps between jumps, 100 by default; 0 turns jumps off. Counted across calls to step(). */
@@ -79,7 +82,8 @@ public:
     /** Independence by default. */
     JumpKind getJumpKind() const { return jumpKind; }
     void setJumpKind(JumpKind kind);
-    /** Size of latent moves: (0, 1] for PriorPreserving, > 0 for RandomWalk; not used by Independence. 0.1 by default. */
+    /** Size of latent moves: (0, 1] for PriorPreserving, > 0 for RandomWalk; not used by Independence. 0.1 by default.
+     */
     double getLatentStepSize() const { return latentStepSize; }
     void setLatentStepSize(double size);
     /** Metropolis by default. */
@@ -115,6 +119,7 @@ protected:
 
 private:
     class Jumper;
+    void checkTemperature(const Flow& other) const;
     std::shared_ptr<Flow> flow;
     int jumpInterval = 100, trialsPerJump = 1;
     JumpKind jumpKind = JumpKind::Independence;

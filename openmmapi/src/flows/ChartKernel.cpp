@@ -42,7 +42,7 @@ double wrap(double torsion) {
     return turned >= pi ? turned - 2 * pi : turned;
 }
 
-/** Whether a column of xi may have a value. Rounding of a periodic flow may leave it just beyond pi. */
+/** Whether a torsion may have a value. Rounding of a periodic flow may leave it just beyond pi. */
 bool contains(TorsionRange range, double torsion) {
     if (range == TorsionRange::Positive)
         return 0 < torsion && torsion < pi;
@@ -157,7 +157,6 @@ double InternalCoordinates::Chart::measure(const double* x, double* xi) const {
             xi[bondColumn[atom]] = length;
         else
             length = constrainedLength[atom];
-        valid = valid && length > 0;
         logDet -= 2 * std::log(length);
     };
     auto setAngle = [&](std::size_t index, double sine, double cosine) {
@@ -181,7 +180,8 @@ double InternalCoordinates::Chart::measure(const double* x, double* xi) const {
         xi[getFirstTorsion() + i] = torsion;
         valid = valid && contains(row.range, torsion);
     }
-    if (valid && std::isfinite(logDet) && allFinite(xi, getNumColumns()))
+    // logDet does not tell of x itself: an infinite one at the end of a constrained bond leaves it finite.
+    if (valid && std::isfinite(logDet) && allFinite(x, 3 * constrainedLength.size()))
         return logDet;
     std::fill_n(xi, getNumColumns(), 0.0);
     return -std::numeric_limits<double>::infinity();

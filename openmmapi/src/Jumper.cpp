@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT
+
+#include "Jumper.h"
+#include "openmmflow/flows/FlowFile.h"
+#include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/Sequence.h"
+#include "openmmflow/latent/Check.h"
+#include "openmmflow/samplers/LatentJump.h"
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+#include <set>
+
+using namespace OpenMMFlow;
+using namespace OpenMM;
+using at::Tensor;
+
+namespace {
+
+const char* const who = "FlowLangevinIntegrator";
+constexpr std::int64_t batchSize = 64;
+constexpr std::size_t numLogAlphas = 10000;
+
+using Bond = std::pair<int, int>;
+
+Bond makeBond(int i, int j) {
+    return {std::min(i, j), std::max(i, j)};
+}
+
+std::map<Bond, double> findConstraints(const System& system, const std::vector<int>& atoms) {
+    const std::set<int> moved(atoms.begin(), atoms.end());
+    std::map<Bond, double> found;
+    for (int i = 0; i < system.getNumConstraints(); i++) {
+        int a = 0, b = 0;
+        double length = 0;
+        system.getConstraintParameters(i, a, b, length);
+        if (moved.count(a) > 0 && moved.count(b) > 0)
+            found[makeBond(a, b)] = length;
+    }
+    return found;
+}
+
+// Bonds that the flow's chart holds at a length; none where the flow does not end in a chart.
+std::map<Bond, double> findHeldBonds(const Flow& flow) {
+    auto last = flow.getTransform();
+    while (const auto sequence = std::dynamic_pointer_cast<Sequence>(last))
+        last = sequence->getTransforms().back();
+    const auto chart = std::dynamic_pointer_cast<InternalCoordinates>(last);
+    std::map<Bond, double> held;
+    if (chart == nullptr)
+        return held;
+    const auto& length = chart->getConstrainedLength();
+    const auto& atoms = flow.getAtoms();
+    const auto add = [&](int atom, int partner) {
+        if (length[atom] > 0)
+            held[makeBond(atoms[atom], atoms[partner])] = length[atom];
+    };
+    const auto& frame = chart->getFrame();
+    add(frame[1], frame[0]);
+    add(frame[2], frame[0]);
+    for (const ZMatrixRow& row : chart->getRows())
+        add(row.atom, row.bond);
+    return held;
+}
+
+// The chart must hold just the constraints of the System, at the same lengths.
+void checkConstraints(const Flow& flow, const System& system) {
+    const auto constraints = findConstraints(system, flow.getAtoms()), held = findHeldBonds(flow);
+    const auto name = [](const Bond& bond) { return std::to_string(bond.first) + "-" + std::to_string(bond.second); };
+    for (const auto& [bond, length] : constraints) {
+        const auto found = held.find(bond);
+        require(found != held.end(), who, "the constraint between moved particles " + name(bond), "free in the flow",
+                "held by the flow's chart: make the chart from the same System");
+        require(std::abs(found->second - length) <= 1e-6 * length, who,
+                "length (nm) of the flow's held bond " + name(bond), found->second,
+                "that of the System's constraint, " + std::to_string(length));
+    }
+    for (const auto& [bond, length] : held)
+        require(constraints.count(bond) > 0, who, "the bond that the flow's chart holds, " + name(bond),
+                "not constrained in the System", "constrained: make the chart from the same System");
+}
+
+std::string fingerprintParameters(const Flow& flow) {
+    std::string text;
+    for (const auto& [name, tensor] : flow.getParameters())
+        text += std::to_string(reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr())) + ":" +
+                std::to_string(tensor._version()) + ";";
+    return text;
+}
+
+// FNV-1a, to tell whether two states are the same.
+void addToHash(std::uint64_t& hash, const void* data, std::size_t size) {
+    for (const auto* byte = static_cast<const unsigned char*>(data); size > 0; size--, byte++)
+        hash = (hash ^ *byte) * 0x100000001b3ULL;
+}
+
+} // namespace
+
+/** Puts positions back when it goes out of scope, unless told to keep what is there. */
+class FlowLangevinIntegrator::Jumper::PositionGuard {
+public:
+    PositionGuard(ContextImpl& context, const std::vector<Vec3>& positions) : context(context), positions(positions) {}
+    ~PositionGuard() {
+        if (armed)
+            context.setPositions(positions);
+    }
+    PositionGuard(const PositionGuard&) = delete;
+    PositionGuard& operator=(const PositionGuard&) = delete;
+    void release() { armed = false; }
+
+private:
+    ContextImpl& context;
+    const std::vector<Vec3>& positions;
+    bool armed = true;
+};
+
+FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, ContextImpl& context)
+    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()) {
+    setFlow(owner.getFlow());
+}
+
+void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {
+    const System& system = context.getSystem();
+    checkParticles(who, newFlow->getAtoms(), system);
+    auto newMetric = std::make_unique<ConstraintMetric>(system, newFlow->getAtoms());
+    checkConstraints(*newFlow, system);
+    flow = newFlow;
+    metric = std::move(newMetric);
+    batch.samples = {};
+}
+
+int FlowLangevinIntegrator::Jumper::jump() {
+    return translateErrors(who, [&] {
+        const at::NoGradGuard noGrad;
+        discardIfFlowChanged();
+        std::vector<Vec3> before;
+        context.getPositions(before);
+        std::vector<Vec3> accepted = before, positions = before;
+        PositionGuard guard(context, before);
+        Trial current = measureCurrent(before);
+        int numAccepted = 0;
+        statistics.jumps++;
+        for (int number = 0; number < owner.getTrialsPerJump(); number++) {
+            Trial trial = propose(current);
+            trial.x = flow->place(trial.x, current.x);
+            measureEnergy(trial, positions);
+            if (decide(current, trial, number)) {
+                current = trial;
+                context.getPositions(accepted); // virtual sites included
+                numAccepted++;
+            }
+        }
+        if (numAccepted > 0) {
+            moveVelocities(before, accepted);
+            guard.release();
+        }
+        return numAccepted;
+    });
+}
+
+// u = U/kT - (1/2) log det Z of the Context's present positions, the metric apart.
+double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
+    return context.calcForcesAndEnergy(false, true, owner.getIntegrationForceGroups()) /
+           (gasConstant * owner.getTemperature());
+}
+
+FlowLangevinIntegrator::Jumper::Trial
+FlowLangevinIntegrator::Jumper::measureCurrent(const std::vector<Vec3>& positions) {
+    const Tensor x = gather(positions, flow->getAtoms());
+    const FlowSample latent = flow->toLatent(x);
+    Trial current{x, latent.z, computeReducedEnergy(), latent.logQ.item<double>(), latent.logDet.item<double>()};
+    if (metric->getNumConstraints() > 0)
+        current.metric = metric->halfLogDet(x).item<double>();
+    current.u -= current.metric;
+    return current;
+}
+
+FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::propose(const Trial& current) {
+    if (owner.getJumpKind() == JumpKind::Independence)
+        return takeFromBatch();
+    const Tensor z =
+        proposeLatent(*flow->getPrior(), owner.getJumpKind(), owner.getLatentStepSize(), current.z, random);
+    const FlowSample sample = flow->fromLatent(z);
+    return {sample.x, z, 0, sample.logQ.item<double>(), sample.logDet.item<double>()};
+}
+
+FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::takeFromBatch() {
+    if (batch.used == batchSize) {
+        batch = {batch.index + 1, 0, {}};
+    }
+    if (!batch.samples.x.defined())
+        fillBatch();
+    const std::int64_t row = batch.used++;
+    return {batch.samples.x.narrow(0, row, 1), batch.samples.z.narrow(0, row, 1), 0,
+            batch.samples.logQ[row].item<double>(), batch.samples.logDet[row].item<double>()};
+}
+
+// Stream 0 is that of `random`; batch i has stream i + 1.
+void FlowLangevinIntegrator::Jumper::fillBatch() {
+    Random ahead(random.getSeed(), batch.index + 1);
+    batch.samples = flow->sample(batchSize, ahead);
+    fingerprint = fingerprintParameters(*flow);
+}
+
+// A flow that was trained further since the batch was drawn gives other densities: its proposals must not be used.
+void FlowLangevinIntegrator::Jumper::discardIfFlowChanged() {
+    if (batch.samples.x.defined() && fingerprintParameters(*flow) != fingerprint)
+        batch = {batch.index + 1, 0, {}};
+}
+
+// u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
+void FlowLangevinIntegrator::Jumper::measureEnergy(Trial& trial, std::vector<Vec3>& positions) {
+    trial.u = INFINITY;
+    if (!at::isfinite(trial.x).all().item<bool>() || !std::isfinite(trial.logQ))
+        return;
+    scatter(trial.x, flow->getAtoms(), positions);
+    try {
+        context.setPositions(positions);
+        context.computeVirtualSites();
+        const double u = computeReducedEnergy();
+        if (metric->getNumConstraints() > 0)
+            trial.metric = metric->halfLogDet(trial.x).item<double>();
+        if (std::isfinite(u) && std::isfinite(trial.metric))
+            trial.u = u - trial.metric;
+    } catch (const OpenMMException&) {
+        statistics.failed++;
+        trial.failed = true;
+        return;
+    }
+}
+
+bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number) {
+    JumpRecord record;
+    record.step = context.getStepCount();
+    record.trial = number;
+    record.uOld = current.u;
+    record.uNew = trial.u;
+    record.logQOld = current.logQ;
+    record.logQNew = trial.logQ;
+    record.logDetOld = current.logDet;
+    record.logDetNew = trial.logDet;
+    record.metricOld = current.metric;
+    record.metricNew = trial.metric;
+    record.logAlpha =
+        jumpLogAlpha(owner.getJumpKind(), current.u, trial.u, current.logQ, trial.logQ, current.logDet, trial.logDet);
+    record.uniform = random.uniform();
+    record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
+
+    statistics.trials++;
+    statistics.accepted += record.accepted;
+    if (!std::isfinite(record.logAlpha))
+        statistics.nonFinite += trial.failed ? 0 : 1;
+    else if (logAlphas.size() < numLogAlphas)
+        logAlphas.push_back(record.logAlpha);
+    else
+        logAlphas[nextLogAlpha++ % numLogAlphas] = record.logAlpha;
+    if (owner.getRecordTrials())
+        records.push_back(record);
+    return record.accepted;
+}
+
+// Stored velocities are half a step behind the positions. What the jump leaves as it is, or draws anew where
+// constraints turn with the atoms, are the velocities at the time of the positions: shift there with the old forces,
+// and back with the new.
+void FlowLangevinIntegrator::Jumper::moveVelocities(const std::vector<Vec3>& before, const std::vector<Vec3>& after) {
+    const double offset = owner.getVelocityTimeOffset();
+    const int groups = owner.getIntegrationForceGroups();
+    std::vector<Vec3> velocities;
+    context.setPositions(before);
+    context.calcForcesAndEnergy(true, false, groups);
+    context.computeShiftedVelocities(offset, velocities);
+    context.setPositions(after);
+    if (metric->getNumConstraints() > 0) {
+        const double kT = gasConstant * owner.getTemperature();
+        for (const int atom : flow->getAtoms()) {
+            const double sigma = std::sqrt(kT / context.getSystem().getParticleMass(atom));
+            velocities[atom] = Vec3(random.normal(), random.normal(), random.normal()) * sigma;
+        }
+    }
+    context.setVelocities(velocities);
+    if (metric->getNumConstraints() > 0)
+        context.applyVelocityConstraints(owner.getConstraintTolerance());
+    context.calcForcesAndEnergy(true, false, groups);
+    context.computeShiftedVelocities(-offset, velocities);
+    context.setVelocities(velocities);
+}
+
+std::string FlowLangevinIntegrator::Jumper::hashContext() const {
+    std::uint64_t hash = 0xcbf29ce484222325ULL;
+    std::vector<Vec3> vectors;
+    context.getPositions(vectors);
+    addToHash(hash, vectors.data(), vectors.size() * sizeof(Vec3));
+    context.getVelocities(vectors);
+    addToHash(hash, vectors.data(), vectors.size() * sizeof(Vec3));
+    Vec3 box[3];
+    context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+    addToHash(hash, box, sizeof(box));
+    const double time = context.getTime();
+    addToHash(hash, &time, sizeof(time));
+    for (const auto& [name, value] : context.getParameters()) {
+        addToHash(hash, name.data(), name.size());
+        addToHash(hash, &value, sizeof(value));
+    }
+    return std::to_string(hash);
+}
+
+std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
+    const Random::State state = random.getState();
+    const nlohmann::json saved = {
+        {"context", hashContext()},
+        {"stepsSinceJump", stepsSinceJump},
+        {"random", {state.seed, state.stream, state.position}},
+        {"batch", batch.index},
+        {"used", batch.used},
+        {"statistics",
+         {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed}}};
+    FlowFile file;
+    file.metadata["jumps"] = saved.dump();
+    return file.toBytes();
+}
+
+void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
+    const char* where = "FlowLangevinIntegrator::loadCheckpoint";
+    try {
+        const auto saved = nlohmann::json::parse(FlowFile::fromBytes(bytes).metadata.at("jumps"));
+        if (saved.at("context").get<std::string>() != hashContext())
+            throw OpenMMException(std::string(where) +
+                                  ": the checkpoint is damaged: positions, velocities, box, time or "
+                                  "parameters are not those that were saved. Set them anew.");
+        const auto numbers = saved.at("random").get<std::vector<std::uint64_t>>();
+        const auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
+        random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
+        stepsSinceJump = saved.at("stepsSinceJump").get<int>();
+        batch = {saved.at("batch").get<std::uint64_t>(), saved.at("used").get<std::int64_t>(), {}};
+        require(batch.used >= 0 && batch.used <= batchSize, where, "used", batch.used, "between 0 and 64");
+        statistics = {counts.at(0), counts.at(1), counts.at(2), counts.at(3), counts.at(4)};
+    } catch (const std::out_of_range&) {
+        throw OpenMMException(std::string(where) + ": the block of the jumps is not complete");
+    } catch (const nlohmann::json::exception& error) {
+        throw OpenMMException(std::string(where) + ": the block of the jumps is not valid: " + error.what());
+    }
+}

@@ -1,0 +1,69 @@
+#ifndef OPENMMFLOW_JUMPER_H_
+#define OPENMMFLOW_JUMPER_H_
+// SPDX-License-Identifier: MIT
+
+#include "MovedAtoms.h"
+#include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/energies/ConstraintMetric.h"
+#include "openmmflow/flows/Flow.h"
+#include "openmmflow/latent/Random.h"
+#include <openmm/internal/ContextImpl.h>
+
+namespace OpenMMFlow {
+
+/** The jumps of one Context: everything of FlowLangevinIntegrator that is not Langevin dynamics. */
+class FlowLangevinIntegrator::Jumper {
+public:
+    /** Throws where the flow does not fit the System: see FlowLangevinIntegrator. */
+    Jumper(const FlowLangevinIntegrator& owner, OpenMM::ContextImpl& context);
+    /** All trials of one jump. @return the number accepted */
+    int jump();
+    /** Take up another flow, after the same checks. */
+    void setFlow(const std::shared_ptr<Flow>& flow);
+    [[nodiscard]] std::string createCheckpoint() const;
+    void loadCheckpoint(const std::string& bytes);
+
+    int stepsSinceJump = 0;
+    JumpStatistics statistics;
+    std::vector<JumpRecord> records;
+    std::vector<double> logAlphas; // the latest 10,000, as a ring
+    std::size_t nextLogAlpha = 0;
+
+private:
+    /** A configuration of the moved atoms, with what its test needs. */
+    struct Trial {
+        at::Tensor x, z; // [1, size], [1, latent size]
+        double u = 0, logQ = 0, logDet = 0, metric = 0;
+        bool failed = false; // the energy evaluation threw
+    };
+    /** Proposals drawn ahead: they do not depend on the state. A pure function of the seed, the index and the flow. */
+    struct Batch {
+        std::uint64_t index = 0;
+        std::int64_t used = 0;
+        FlowSample samples;
+    };
+    class PositionGuard;
+
+    [[nodiscard]] Trial measureCurrent(const std::vector<OpenMM::Vec3>& positions);
+    [[nodiscard]] Trial propose(const Trial& current);
+    [[nodiscard]] Trial takeFromBatch();
+    void fillBatch();
+    void discardIfFlowChanged();
+    void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
+    bool decide(const Trial& current, const Trial& trial, int number);
+    void moveVelocities(const std::vector<OpenMM::Vec3>& before, const std::vector<OpenMM::Vec3>& after);
+    [[nodiscard]] double computeReducedEnergy();
+    [[nodiscard]] std::string hashContext() const;
+
+    const FlowLangevinIntegrator& owner;
+    OpenMM::ContextImpl& context;
+    std::shared_ptr<Flow> flow;
+    std::unique_ptr<ConstraintMetric> metric;
+    Random random; // uniforms, latent moves and velocities
+    Batch batch;
+    std::string fingerprint; // of the flow's parameters when the batch was drawn
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_JUMPER_H_*/
