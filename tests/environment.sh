@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+# Sourced by tests/run.sh and examples/quickstart.sh: a virtual environment with everything in it, and OpenMM-Flow built into it.
+#
+# OPENMMFLOW_VENV   the environment, made if it does not exist   (default: .venv in the repository)
+# OPENMMFLOW_BUILD  the build folder, reused from run to run     (default: build in the repository)
+# PYTHON            the Python to make the environment with      (default: python3)
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${OPENMMFLOW_VENV:-$repository/.venv}
+build=${OPENMMFLOW_BUILD:-$repository/build}
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+# The compiler, headers and venv module come from Debian; everything else from PyPI.
+install_debian_packages() {
+    local python=${PYTHON:-python3} packages=()
+    command -v g++ >/dev/null || packages+=(g++)
+    [ -e /usr/include/nlohmann/json.hpp ] || packages+=(nlohmann-json3-dev)
+    [ -e /usr/include/gtest/gtest.h ] || packages+=(libgtest-dev)
+    command -v "$python" >/dev/null || packages+=(python3 python3-dev python3-venv)
+    if command -v "$python" >/dev/null; then
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+        "$python" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2>/dev/null ||
+            packages+=(python3-dev)
+    fi
+    [ ${#packages[@]} -eq 0 ] && return
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "These Debian packages are missing; install them and start again:" >&2
+        echo "    sudo apt-get install ${packages[*]}" >&2
+        return 1
+    fi
+    say "Installing Debian packages: ${packages[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${packages[@]}" </dev/null >/dev/null ||
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${packages[@]}" </dev/null >/dev/null; }
+}
+
+install_python_packages() {
+    local requirements=$repository/tests/requirements.txt
+    [ -x "$venv/bin/python" ] || { say "Making the environment $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
+    cmp -s "$requirements" "$venv/openmmflow-requirements.txt" && return
+    say "Installing Python packages (torch is large: some minutes)"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -r "$requirements"
+    cp "$requirements" "$venv/openmmflow-requirements.txt"
+}
+
+# build_package ON|OFF: build the libraries once, with or without the C++ tests, and install the Python package from that build.
+build_package() {
+    local log=$build/build.log
+    mkdir -p "$build"
+    say "Building OpenMM-Flow (the first time takes several minutes; log: $log)"
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps --force-reinstall \
+        -C build-dir="$build" -C cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
+        tee "$log" | { grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\].*|Successfully .*' || true; }; then
+        echo "The build failed:" >&2
+        grep -E -A12 'error|FAILED|CMake Error' "$log" | head -60 >&2
+        return 1
+    fi
+}
+
+set_up() {
+    install_debian_packages
+    install_python_packages
+    export PATH="$venv/bin:$PATH" OPENMM_DEFAULT_PLATFORM=CPU
+    # Ninja would start more compilers than there are cores; each may use a gigabyte.
+    export CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+    if command -v ccache >/dev/null; then
+        export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_SLOPPINESS=pch_defines,time_macros
+    fi
+    build_package "$1"
+}
