@@ -1,1 +1,67 @@
 // SPDX-License-Identifier: MIT
+
+#include "FlowLangevinIntegratorProxy.h"
+#include "SerializationTools.h"
+#include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/latent/Check.h"
+
+using namespace OpenMMFlow;
+using namespace OpenMM;
+
+// Enums are written by name, so that a file does not depend on their order.
+static const std::vector<std::pair<JumpKind, std::string>> kinds = {{JumpKind::Independence, "Independence"},
+                                                                    {JumpKind::PriorPreserving, "PriorPreserving"},
+                                                                    {JumpKind::RandomWalk, "RandomWalk"}};
+static const std::vector<std::pair<AcceptanceTest, std::string>> tests = {{AcceptanceTest::Metropolis, "Metropolis"},
+                                                                          {AcceptanceTest::Barker, "Barker"}};
+
+template <class Enum>
+static std::string findName(const std::vector<std::pair<Enum, std::string>>& names, Enum value) {
+    return std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.first == value; })->second;
+}
+
+template <class Enum>
+static Enum readEnum(const SerializationNode& node, const char* property,
+                     const std::vector<std::pair<Enum, std::string>>& names) {
+    const std::string& text = node.getStringProperty(property);
+    const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.second == text; });
+    require(found != names.end(), "FlowLangevinIntegratorProxy::deserialize", property, text, "a known name");
+    return found->first;
+}
+
+void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNode& node) const {
+    const auto& integrator = *static_cast<const FlowLangevinIntegrator*>(object);
+    node.setIntProperty("version", 1);
+    node.setDoubleProperty("temperature", integrator.getTemperature());
+    node.setDoubleProperty("friction", integrator.getFriction());
+    node.setDoubleProperty("stepSize", integrator.getStepSize());
+    node.setDoubleProperty("constraintTolerance", integrator.getConstraintTolerance());
+    node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
+    node.setIntProperty("integrationForceGroups", integrator.getIntegrationForceGroups());
+    node.setIntProperty("jumpInterval", integrator.getJumpInterval());
+    node.setIntProperty("trialsPerJump", integrator.getTrialsPerJump());
+    node.setStringProperty("jumpKind", findName(kinds, integrator.getJumpKind()));
+    node.setDoubleProperty("latentStepSize", integrator.getLatentStepSize());
+    node.setStringProperty("acceptanceTest", findName(tests, integrator.getAcceptanceTest()));
+    node.setStringProperty("jumpRandomSeed", std::to_string(integrator.getJumpRandomNumberSeed()));
+    node.setBoolProperty("recordTrials", integrator.getRecordTrials());
+    writeFlow(node, *integrator.getFlow());
+}
+
+void* FlowLangevinIntegratorProxy::deserialize(const SerializationNode& node) const {
+    checkVersion(node, "FlowLangevinIntegratorProxy::deserialize", 1);
+    const auto integer = [&node](const char* name) { return static_cast<int>(readInteger(node, name)); };
+    auto integrator = std::make_unique<FlowLangevinIntegrator>(
+        readNumber(node, "temperature"), readNumber(node, "friction"), readNumber(node, "stepSize"), readFlow(node));
+    integrator->setConstraintTolerance(readNumber(node, "constraintTolerance"));
+    integrator->setRandomNumberSeed(integer("randomSeed"));
+    integrator->setIntegrationForceGroups(integer("integrationForceGroups"));
+    integrator->setJumpInterval(integer("jumpInterval"));
+    integrator->setTrialsPerJump(integer("trialsPerJump"));
+    integrator->setLatentStepSize(readNumber(node, "latentStepSize"));
+    integrator->setJumpKind(readEnum(node, "jumpKind", kinds));
+    integrator->setAcceptanceTest(readEnum(node, "acceptanceTest", tests));
+    integrator->setJumpRandomNumberSeed(readSeed(node, "jumpRandomSeed"));
+    integrator->setRecordTrials(node.getBoolProperty("recordTrials"));
+    return integrator.release();
+}
