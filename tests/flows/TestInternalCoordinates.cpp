@@ -272,6 +272,24 @@ TEST(InternalCoordinates, RangesFollowTheReference) {
     }
     EXPECT_EQ(half, 8);  // two offsets on each of CA and three methyl carbons
     EXPECT_EQ(turns, 4); // O or H of each peptide group
+}
+
+TEST(InternalCoordinates, HalfRangesAreForTetrahedralOffsets) {
+    // a centre with arms at these azimuths about its first arm, counted from its second
+    const std::vector<double> degrees = {55, 65, 145, 155, 179, -179, -155, -145, -65, -55};
+    std::vector<Vec3> positions = {{0, 0, 0}, {-0.1, 0, 0}, {0.02, 0.1, 0}};
+    for (double azimuth : degrees)
+        positions.emplace_back(0.03, 0.1 * std::cos(azimuth * pi / 180), 0.1 * std::sin(azimuth * pi / 180));
+    Case star(std::vector<double>(positions.size(), 12.0), positions);
+    for (std::size_t i = 1; i < positions.size(); i++)
+        star.bond(0, static_cast<int>(i));
+    auto rows = star.chart()->getRows();
+    for (std::size_t i = 0; i < degrees.size(); i++) {
+        bool half = 60 < std::abs(degrees[i]) && std::abs(degrees[i]) < 150;
+        TorsionRange side = degrees[i] > 0 ? TorsionRange::Positive : TorsionRange::Negative;
+        EXPECT_EQ(rows[i].range, half ? side : TorsionRange::Turn) << degrees[i];
+        EXPECT_NEAR(rows[i].center, half ? 0 : degrees[i] * pi / 180, 1e-12) << degrees[i];
+    }
     // An amine's nitrogen inverts: its hydrogens are not held on one side.
     Case amine({14, 1, 1, 12, 12},
                {{0, 0, 0}, {0.09, 0, 0.04}, {-0.05, 0.08, 0.04}, {-0.06, -0.13, 0.04}, {-0.06, -0.15, 0.19}});
@@ -457,70 +475,70 @@ TEST(InternalCoordinates, KeepsChirality) {
     }
 }
 
-TEST(InternalCoordinates, InvalidRowsStayAlone) {
+TEST(InternalCoordinates, InvalidRowsOfForwardStayAlone) {
     Case molecule = alanineDipeptide();
     auto chart = molecule.chart();
-    int bond = 4, angle = chart->getNumBonds() + 3, rotor = chart->getCircularIndices()[0];
-    int positive = -1, turn = -1, firstTorsion = chart->getNumBonds() + chart->getNumAngles();
-    for (std::size_t i = 0; i < chart->getRows().size(); i++) {
-        if (chart->getRows()[i].range == TorsionRange::Positive)
-            positive = firstTorsion + i;
-        if (chart->getRows()[i].range == TorsionRange::Turn)
-            turn = firstTorsion + i;
+    int firstAngle = chart->getNumBonds(), firstTorsion = firstAngle + chart->getNumAngles();
+    std::map<TorsionRange, int> column; // of one torsion of each range
+    for (std::size_t i = 0; i < chart->getRows().size(); i++)
+        column[chart->getRows()[i].range] = firstTorsion + static_cast<int>(i);
+    std::vector<std::pair<int, double>> faults;
+    for (int bond : {0, 1, 4})
+        for (double value : {-0.1, 0.0, std::nan(""), infinity, -infinity})
+            faults.emplace_back(bond, value);
+    for (int angle : {firstAngle, firstAngle + 3})
+        for (double value : {0.0, -0.5, pi + 0.1, -2 * pi + 1, 2 * pi + 1, std::nan(""), infinity})
+            faults.emplace_back(angle, value);
+    for (auto [range, index] : column)
+        for (double value : {-3.2, 3.2, std::nan(""), infinity})
+            faults.emplace_back(index, value);
+    for (double value : {0.0, 0.1}) {
+        faults.emplace_back(column.at(TorsionRange::Positive), -value);
+        faults.emplace_back(column.at(TorsionRange::Negative), value);
     }
-    const std::vector<std::pair<int, double>> faults = {{bond, -0.1},
-                                                        {bond, 0.0},
-                                                        {bond, std::nan("")},
-                                                        {bond, infinity},
-                                                        {0, -0.1},
-                                                        {1, 0.0},
-                                                        {angle, 0.0},
-                                                        {angle, -0.5},
-                                                        {angle, pi + 0.1},
-                                                        {angle, std::nan("")},
-                                                        {chart->getNumBonds(), -1.0},
-                                                        {chart->getNumBonds(), 4.0},
-                                                        {rotor, 3.2},
-                                                        {rotor, -3.2},
-                                                        {rotor, infinity},
-                                                        {turn, 3.2},
-                                                        {positive, -0.1},
-                                                        {positive, 0.0},
-                                                        {positive, 3.2}};
     at::Tensor good = spread(*chart, molecule.x(), 2, 12);
-    auto forward = [&](const at::Tensor& y) { return chart->forward(y); };
-    for (auto [column, value] : faults) {
-        at::Tensor xi = at::cat({good.narrow(0, 0, 1), good.narrow(0, 1, 1), good.narrow(0, 0, 1)});
-        xi[2][column] = value;
-        TransformResult result = chart->forward(xi);
-        EXPECT_TRUE(std::isnan(result.logDet[2].item<double>())) << column << " " << value;
-        EXPECT_TRUE(result.value[2].isnan().all().item<bool>()) << column << " " << value;
-        EXPECT_TRUE(at::equal(result.value.narrow(0, 0, 2), chart->forward(good).value));
-        EXPECT_TRUE(at::equal(result.logDet.narrow(0, 0, 2), chart->forward(good).logDet));
-        at::Tensor leaf = xi.clone().requires_grad_();
-        TransformResult traced = forward(leaf);
-        at::Tensor valid = at::isfinite(traced.logDet).unsqueeze(1);
-        at::Tensor loss =
-            at::where(valid, traced.value, 0.0).sum() + at::where(valid, traced.logDet.unsqueeze(1), 0.0).sum();
+    TransformResult expected = chart->forward(good);
+    for (auto [index, value] : faults) {
+        SCOPED_TRACE(testing::Message() << "column " << index << " = " << value);
+        at::Tensor xi = at::cat({good, good.narrow(0, 0, 1)});
+        xi[2][index] = value;
+        at::Tensor leaf = xi.requires_grad_();
+        TransformResult result = chart->forward(leaf);
+        EXPECT_TRUE(std::isnan(result.logDet[2].item<double>()));
+        EXPECT_TRUE(result.value[2].isnan().all().item<bool>());
+        EXPECT_TRUE(at::equal(result.value.narrow(0, 0, 2), expected.value));
+        EXPECT_TRUE(at::equal(result.logDet.narrow(0, 0, 2), expected.logDet));
+        at::Tensor valid = at::isfinite(result.logDet).unsqueeze(1), logDet = result.logDet.unsqueeze(1);
+        at::Tensor loss = at::where(valid, result.value, 0.0).sum() + at::where(valid, logDet, 0.0).sum();
         at::Tensor gradient = torch::autograd::grad({loss}, {leaf})[0];
         EXPECT_TRUE(at::isfinite(gradient).all().item<bool>());
         EXPECT_EQ(gradient[2].abs().max().item<double>(), 0.0);
     }
-    at::Tensor x = chart->forward(good).value;
-    for (double value : {std::nan(""), infinity, -infinity}) {
-        at::Tensor broken = at::cat({x, x.narrow(0, 0, 1)});
-        broken[2][50] = value;
-        TransformResult result = chart->inverse(broken);
-        EXPECT_EQ(result.logDet[2].item<double>(), -infinity);
-        EXPECT_EQ(result.value[2].abs().max().item<double>(), 0.0);
-        EXPECT_TRUE(at::equal(result.value.narrow(0, 0, 2), chart->inverse(x).value));
-        at::Tensor gradient = gradientOf([&](const at::Tensor& y) { return chart->inverse(y); }, broken);
-        EXPECT_TRUE(at::isfinite(gradient).all().item<bool>());
-        EXPECT_EQ(gradient[2].abs().max().item<double>(), 0.0);
+}
+
+TEST(InternalCoordinates, InvalidRowsOfInverseStayAlone) {
+    for (bool constrained : {false, true}) {
+        Case molecule = alanineDipeptide(constrained);
+        auto chart = molecule.chart();
+        at::Tensor x = chart->forward(spread(*chart, molecule.x(), 2, 12)).value;
+        TransformResult expected = chart->inverse(x);
+        for (int index = 0; index < 66; index++)
+            for (double value : {std::nan(""), infinity, -infinity}) {
+                SCOPED_TRACE(testing::Message() << "column " << index << " = " << value);
+                at::Tensor broken = at::cat({x, x.narrow(0, 0, 1)});
+                broken[2][index] = value;
+                TransformResult result = chart->inverse(broken);
+                EXPECT_EQ(result.logDet[2].item<double>(), -infinity);
+                EXPECT_EQ(result.value[2].abs().max().item<double>(), 0.0);
+                EXPECT_TRUE(at::equal(result.value.narrow(0, 0, 2), expected.value));
+                at::Tensor gradient = gradientOf([&](const at::Tensor& y) { return chart->inverse(y); }, broken);
+                EXPECT_TRUE(at::isfinite(gradient).all().item<bool>());
+                EXPECT_EQ(gradient[2].abs().max().item<double>(), 0.0);
+            }
+        at::Tensor collapsed = x.clone();
+        atomOf(collapsed, 21).copy_(atomOf(x, 18));
+        EXPECT_EQ(chart->inverse(collapsed).logDet[0].item<double>(), -infinity) << "a bond of length 0";
     }
-    at::Tensor collapsed = x.clone();
-    atomOf(collapsed, 21).copy_(atomOf(x, 18));
-    EXPECT_EQ(chart->inverse(collapsed).logDet[0].item<double>(), -infinity) << "a bond of length 0";
 }
 
 TEST(InternalCoordinates, AcceptsRoundedPiOfPeriodicFlows) {
@@ -585,7 +603,7 @@ TEST(InternalCoordinates, TellsBondsFromOtherPairs) {
         molecule.bond(a, b);
     auto custom = new OpenMM::CustomBondForce("r^2");
     molecule.system.addForce(custom);
-    custom->addBond(4, 14); // a restraint
+    custom->addBond(8, 18); // a restraint
     EXPECT_EQ(molecule.chart()->getArchitecture(), plain);
 
     Case amoeba = alanineDipeptide();
@@ -601,11 +619,26 @@ TEST(InternalCoordinates, TellsBondsFromOtherPairs) {
     EXPECT_EQ(
         InternalCoordinates::fromSystem(bare.system, bare.allAtoms(), bare.positions, alanineBonds)->getArchitecture(),
         plain);
-    // a three-membered ring's sides are all bonds
-    Case cyclopropane({12, 12, 12, 1}, {{0, 0, 0}, {0.15, 0, 0}, {0.075, 0.13, 0}, {-0.05, -0.03, 0.09}});
+    // the sides of a three-membered ring are bonds, although one is a little longer
+    Case ring({12, 12, 32, 1}, {{0, 0, 0}, {0.15, 0, 0}, {0.0923, 0.1545, 0}, {-0.05, -0.03, 0.09}});
     for (auto [a, b] : Bonds{{0, 1}, {1, 2}, {2, 0}, {0, 3}})
-        cyclopropane.bond(a, b);
-    EXPECT_EQ(cyclopropane.chart()->getFrame()[0], 0);
+        ring.bond(a, b);
+    EXPECT_EQ(ring.chart()->getFrame(), (std::vector<int>{0, 2, 1}));
+    // what the user calls a bond is one, however long
+    Case chain({12, 12, 12, 12}, {{0, 0, 0}, {0.15, 0, 0}, {0.2, 0.14, 0}, {0.35, 0.14, 0.02}});
+    for (auto [a, b] : Bonds{{0, 1}, {1, 2}, {2, 3}})
+        chain.bond(a, b);
+    EXPECT_EQ(chain.chart()->getFrame()[0], 1);
+    EXPECT_EQ(InternalCoordinates::fromSystem(chain.system, {0, 1, 2, 3}, chain.positions, {{0, 2}})->getFrame()[0], 2);
+}
+
+TEST(InternalCoordinates, FramePrefersHeavyAtoms) {
+    // the centre of this chain is a hydrogen of repartitioned mass
+    Case chain({4, 4, 4, 12, 12, 12},
+               {{0, 0, 0}, {0.1, 0, 0}, {0.1, 0.1, 0}, {0.2, 0.1, 0}, {0.2, 0.2, 0.02}, {0.3, 0.2, 0.05}});
+    for (int i = 0; i < 5; i++)
+        chain.bond(i, i + 1);
+    EXPECT_EQ(chain.chart()->getFrame(), (std::vector<int>{4, 3, 5}));
 }
 
 TEST(InternalCoordinates, FrameAvoidsLinearArms) {
