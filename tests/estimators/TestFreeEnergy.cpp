@@ -248,6 +248,8 @@ TEST(Bar, RefusesWhatHasNoFreeEnergy) {
         const vector<double> far(10, dissipation);
         expectMessage([&] { bar(far, far); }, "no overlap");
     }
+    const vector<double> veryFar(10, 1e6);
+    expectMessage([&] { bar(veryFar, veryFar); }, "the states share is 0, but must be at least 0.001: no overlap");
 }
 
 TEST(Bar, SurvivesOneFiniteWorkAmongInfiniteOnes) {
