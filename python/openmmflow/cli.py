@@ -294,7 +294,7 @@ def freeEnergy(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     from importlib.metadata import version
 
-    print(f"openmmflow {version('openmmflow')}, OpenMM {mm.__version__}, torch {version('torch')}")
+    print(f"openmmflow {version('openmm-flow')}, OpenMM {mm.__version__}, torch {version('torch')}")
     platforms = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
     print(f"platforms: {', '.join(platforms)}")
     for failure in mm.Platform.getPluginLoadFailures():

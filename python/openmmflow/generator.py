@@ -230,6 +230,7 @@ class BoltzmannGenerator:
             names.append(energy.getName())
         return _runTraining(trainer, names, data is not None, iterations, file, progress)
 
+    @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Draw configurations of the atoms, unweighted, on the frame of the reference positions.
 
@@ -240,11 +241,13 @@ class BoltzmannGenerator:
         drawn = self.flow.sample(count, api.Random(seed))
         return self._place(drawn.x).numpy().reshape(count, -1, 3)
 
+    @torch.no_grad()
     def logWeights(self, positions: Any) -> np.ndarray:
         """log w = -u - log q of configurations of the atoms. positions: nm [frames, atoms, 3]."""
         x = _toTensor(positions)
         return torch.cat([-self.potential.evaluate(part).u - self.flow.logQ(part) for part in x.split(4096)]).numpy()
 
+    @torch.no_grad()
     def evaluate(self, numSamples: int = 100_000, states: Mapping[str, State] | None = None, *, seed: int = 0,
                  batchSize: int = 4096, progress: bool = True) -> Evaluation:
         """Draw samples and weigh them.
@@ -256,8 +259,8 @@ class BoltzmannGenerator:
         random, start = api.Random(seed), time.process_time()
         positions, weights = [], []
         with tqdm(total=numSamples, desc="samples", unit="sample", disable=not progress) as bar:
-            while (left := numSamples - bar.n) > 0:
-                drawn = self.flow.sample(min(left, batchSize), random)
+            for first in range(0, numSamples, batchSize):
+                drawn = self.flow.sample(min(numSamples - first, batchSize), random)
                 x = self._place(drawn.x)
                 logW = -self.potential.evaluate(x).u - drawn.logQ
                 weights.append(torch.where(torch.isfinite(logW), logW, -torch.inf).numpy())

@@ -99,21 +99,22 @@ def sampleByGrid(energy, low, high, count, random):
 
 
 def testFreeEnergyDifferenceOfTheDoubleWell():
-    # REFERENCES A1: F_R - F_L = 4.77755032. The flow is a mixture of two Gaussians that fits neither well.
+    # a = 1, b = 6, c = 1, split at the barrier. The flow is a mixture of two Gaussians that fits neither well.
+    barrier = 0.167449
     def energy(x):
         return x**4 / 4 - 3 * x**2 + x
 
     def logQ(x):
         return np.logaddexp(np.log(0.6) + norm.logpdf(x, -2.3, 0.5), np.log(0.4) + norm.logpdf(x, 2.2, 0.6))
 
-    left, right = (quad(lambda x: np.exp(-energy(x) - 12), *ends)[0] for ends in ((-5, 0), (0, 5)))
+    left, right = (quad(lambda x: np.exp(-energy(x) - 12), *ends)[0] for ends in ((-5, barrier), (barrier, 5)))
     assert np.log(left / right) == pytest.approx(4.77755032, abs=1e-6)
     random, deviations = np.random.default_rng(5), []
     for _ in range(30):
         side = random.uniform(size=4000) < 0.6
         x = np.where(side, random.normal(-2.3, 0.5, 4000), random.normal(2.2, 0.6, 4000))
-        inA, inB = sampleByGrid(energy, -5, 0, 1000, random), sampleByGrid(energy, 0, 5, 1000, random)
-        found = freeEnergyDifference(-energy(x) - logQ(x), x < 0, x >= 0, -energy(inA) - logQ(inA),
+        inA, inB = sampleByGrid(energy, -5, barrier, 1000, random), sampleByGrid(energy, barrier, 5, 1000, random)
+        found = freeEnergyDifference(-energy(x) - logQ(x), x < barrier, x >= barrier, -energy(inA) - logQ(inA),
                                      -energy(inB) - logQ(inB))
         deviations.append((found.value - 4.77755032) / found.standardError)
         assert found.standardError < 0.1

@@ -52,7 +52,7 @@ def testEveryVariableIsActiveEquallyOften(layers):
     for coupling in couplings:
         for name, tensor in dict(coupling.getParameters()).items():
             tensor.data.fill_(0.1)  # no longer the identity
-        active += (coupling.forward(z).value[0].numpy() != 0)
+        active += (coupling.forward(z).value[0].detach().numpy() != 0)
     np.testing.assert_array_equal(active, np.full(11, layers / 2))
 
 
