@@ -1,1 +1,96 @@
 // SPDX-License-Identifier: MIT
+
+#include "api/ApiSystems.h"
+#include "contracts/ExpectMessage.h"
+#include "openmmflow/FlowForce.h"
+#include "openmmflow/FlowLangevinIntegrator.h"
+#include <ATen/ATen.h>
+#include <openmm/serialization/XmlSerializer.h>
+#include <regex>
+#include <sstream>
+
+using namespace OpenMMFlow;
+using namespace OpenMM;
+
+namespace {
+
+std::string integratorXml() {
+    FlowLangevinIntegrator integrator(unitTemperature, 1.5, 0.003, makeWellFlow());
+    integrator.setConstraintTolerance(1e-7);
+    integrator.setRandomNumberSeed(9);
+    integrator.setIntegrationForceGroups(5);
+    integrator.setJumpInterval(33);
+    integrator.setTrialsPerJump(4);
+    integrator.setLatentStepSize(0.7);
+    integrator.setJumpKind(JumpKind::PriorPreserving);
+    integrator.setAcceptanceTest(AcceptanceTest::Barker);
+    integrator.setJumpRandomNumberSeed(18446744073709551615ULL);
+    integrator.setRecordTrials(true);
+    std::stringstream stream;
+    XmlSerializer::serialize<Integrator>(&integrator, "Integrator", stream);
+    return stream.str();
+}
+
+std::unique_ptr<Integrator> readIntegrator(const std::string& xml) {
+    std::stringstream stream(xml);
+    return std::unique_ptr<Integrator>(XmlSerializer::deserialize<Integrator>(stream));
+}
+
+} // namespace
+
+TEST(Serialization, IntegratorKeepsEverything) {
+    const auto copy = readIntegrator(integratorXml());
+    const auto& integrator = dynamic_cast<const FlowLangevinIntegrator&>(*copy);
+    EXPECT_EQ(integrator.getTemperature(), unitTemperature);
+    EXPECT_EQ(integrator.getFriction(), 1.5);
+    EXPECT_EQ(integrator.getStepSize(), 0.003);
+    EXPECT_EQ(integrator.getConstraintTolerance(), 1e-7);
+    EXPECT_EQ(integrator.getRandomNumberSeed(), 9);
+    EXPECT_EQ(integrator.getIntegrationForceGroups(), 5);
+    EXPECT_EQ(integrator.getJumpInterval(), 33);
+    EXPECT_EQ(integrator.getTrialsPerJump(), 4);
+    EXPECT_EQ(integrator.getLatentStepSize(), 0.7);
+    EXPECT_EQ(integrator.getJumpKind(), JumpKind::PriorPreserving);
+    EXPECT_EQ(integrator.getAcceptanceTest(), AcceptanceTest::Barker);
+    EXPECT_EQ(integrator.getJumpRandomNumberSeed(), 18446744073709551615ULL);
+    EXPECT_TRUE(integrator.getRecordTrials());
+    EXPECT_EQ(integrator.getFlow()->serialize(), makeWellFlow()->serialize());
+}
+
+TEST(Serialization, SystemKeepsItsFlowForce) {
+    auto system = makeDoubleWell(0.3);
+    auto* force = new FlowForce(makeWellFlow(), 310.0);
+    force->setName("density");
+    force->setForceGroup(4);
+    force->setScaleParameter("lambda");
+    force->setDefaultScale(0.25);
+    system->addForce(force);
+    const std::unique_ptr<System> copy(XmlSerializer::clone(*system));
+    const auto& read = dynamic_cast<const FlowForce&>(copy->getForce(1));
+    EXPECT_EQ(read.getName(), "density");
+    EXPECT_EQ(read.getForceGroup(), 4);
+    EXPECT_EQ(read.getTemperature(), 310.0);
+    EXPECT_EQ(read.getScaleParameter(), "lambda");
+    EXPECT_EQ(read.getDefaultScale(), 0.25);
+    EXPECT_EQ(read.getFlow()->serialize(), makeWellFlow()->serialize());
+}
+
+TEST(Serialization, RefusesDamagedXml) {
+    const std::string xml = integratorXml();
+    const auto changed = [&](const std::string& pattern, const std::string& replacement) {
+        const std::string damaged = std::regex_replace(xml, std::regex(pattern), replacement);
+        EXPECT_NE(damaged, xml) << pattern;
+        return [damaged] { (void)readIntegrator(damaged); };
+    };
+    expectMessage(changed(" friction=\"[^\"]*\"", ""), "friction");
+    expectMessage(changed(" friction=\"[^\"]*\"", " friction=\"abc\""), "friction is \"abc\", but must be a number");
+    expectMessage(changed(" friction=\"[^\"]*\"", " friction=\"1.5x\""), "but must be a number");
+    expectMessage(changed(" friction=\"[^\"]*\"", " friction=\"nan\""), "friction is nan, but must be finite");
+    expectMessage(changed(" temperature=\"[^\"]*\"", " temperature=\"-3\""), "temperature is -3");
+    expectMessage(changed(" jumpInterval=\"[^\"]*\"", " jumpInterval=\"-1\""), "steps is -1");
+    expectMessage(changed(" jumpKind=\"[^\"]*\"", " jumpKind=\"Hop\""), "jumpKind is Hop");
+    expectMessage(changed(" version=\"1\"", " version=\"99\""), "version is 99");
+    expectMessage(changed(" flow=\"....", " flow=\"!!!!"), "the flow in the XML is damaged");
+    expectMessage(changed(" flow=\"(.{400})..", " flow=\"$1ZZ"), "checksum");
+    EXPECT_THROW(changed(" flow=\"[^\"]*\"", "")(), OpenMMException);
+}
