@@ -10,6 +10,8 @@ Repeats share nothing, each builds its own umbrella; the answer is their mean, i
 
     python umbrella.py                            # everything, about an hour on two cores
     python umbrella.py --constraints HBonds --repeats 2 --nanoseconds 2 --output trial.json
+
+Each repeat is stored when it ends; repeats that the output already holds are kept, so that more can be added.
 """
 import argparse
 import json
@@ -41,7 +43,7 @@ class Settings:
 
     constraints: str
     timeStep: float  # ps
-    nanoseconds: float = 5.0  # under the frozen umbrella
+    nanoseconds: float = 4.0  # under the frozen umbrella
     forcefield: tuple = ("amber14-all.xml",)
     temperature: float = 300.0  # K
     friction: float = 1.0  # 1/ps
@@ -133,7 +135,9 @@ def reweight(phi, bias):
     thinned = pymbar.timeseries.subsample_correlated_data((phi > 0) * np.exp(bias - bias.max()))
     phi, bias = phi[thinned], bias[thinned]
     mbar = pymbar.MBAR(np.vstack([bias, np.zeros_like(bias)]), [len(bias), 0])
-    return tuple(mbar.compute_expectations((phi > 0).astype(float))[key][1] for key in ("mu", "sigma"))
+    with np.errstate(divide="ignore"):  # it takes logarithms of the zeros
+        found = mbar.compute_expectations((phi > 0).astype(float))
+    return found["mu"][1], found["sigma"][1]
 
 
 def run_repeat(arguments):
@@ -147,21 +151,42 @@ def run_repeat(arguments):
     profile = np.histogram(phi, bins=36, range=(-np.pi, np.pi), weights=weight)[0]
     half = len(phi) // 2
     p, error = reweight(phi, bias)
-    result = {"probability": right, "freeEnergy": np.log((1 - right) / right), "mbarProbability": p, "mbarError": error,
+    result = {"repeat": repeat, "probability": right, "freeEnergy": np.log((1 - right) / right), "mbarProbability": p, "mbarError": error,
               "probabilityOfHalves": [np.average(phi[part] > 0, weights=weight[part])
                                       for part in (slice(0, half), slice(half, None))],
               "crossings": int(np.count_nonzero(np.diff(phi > 0))), "fractionOfTimeRight": np.mean(phi > 0),
               "essFraction": np.sum(weight) ** 2 / np.sum(weight**2) / len(weight),
               "profile": list(profile / profile.sum())}
-    result = json.loads(json.dumps(result, default=float))
     print(f"{settings.constraints}, repeat {repeat}: F(phi>0) - F(phi<0) = {result['freeEnergy']:.3f} kT, P(phi>0) = "
           f"{right:.5f} (halves {result['probabilityOfHalves']}, MBAR {p:.5f} +- {error:.5f}), {result['crossings']} crossings",
           file=sys.stderr, flush=True)
-    return result
+    return settings, json.loads(json.dumps(result, default=float))
 
 
 def mean_and_error(values):
-    return {"mean": float(np.mean(values)), "standardError": float(np.std(values, ddof=1) / np.sqrt(len(values)))}
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "standardError": error}
+
+
+def read(file, variants):
+    """What a file of results holds for these settings, {constraints: [result, ...]}"""
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    plain = lambda settings: json.loads(json.dumps(asdict(settings)))
+    return {v.constraints: stored[v.constraints]["repeats"] if v.constraints in stored
+            and stored[v.constraints]["settings"] == plain(v) else [] for v in variants}
+
+
+def write(file, variants, results):
+    report = {"made by": "examples/reference/umbrella.py", "openmm": openmm.version.version, "pymbar": pymbar.__version__,
+              "numpy": np.__version__, "phi": PHI, "psi": PSI}
+    for settings in variants:
+        own = sorted(results[settings.constraints], key=lambda result: result["repeat"])
+        if own:
+            report[settings.constraints] = {
+                "settings": asdict(settings), "P(phi>0)": mean_and_error([r["probability"] for r in own]),
+                "F(phi>0)-F(phi<0) in kT": mean_and_error([r["freeEnergy"] for r in own]), "repeats": own}
+    file.write_text(json.dumps(report, indent=1, default=float) + "\n")
+    return report
 
 
 def main():
@@ -173,18 +198,16 @@ def main():
     parser.add_argument("--output", type=Path, default=FOLDER / "alanine-dipeptide.json")
     options = parser.parse_args()
     variants = [Settings(name, VARIANTS[name], options.nanoseconds) for name in options.constraints]
-    work = [(settings, repeat) for repeat in range(options.repeats) for settings in variants]
+    results = read(options.output, variants)
+    work = [(settings, repeat) for repeat in range(options.repeats) for settings in variants
+            if all(result["repeat"] != repeat for result in results[settings.constraints])]
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        results = pool.map(run_repeat, work, chunksize=1)
-    report = {"made by": "examples/reference/umbrella.py", "openmm": openmm.version.version, "pymbar": pymbar.__version__,
-              "numpy": np.__version__, "phi": PHI, "psi": PSI}
-    for settings in variants:
-        own = [result for (each, _), result in zip(work, results) if each is settings]
-        entry = {"settings": asdict(settings), "P(phi>0)": mean_and_error([r["probability"] for r in own]),
-                 "F(phi>0)-F(phi<0) in kT": mean_and_error([r["freeEnergy"] for r in own]), "repeats": own}
-        report[settings.constraints] = entry
-        print(settings.constraints, entry["P(phi>0)"], entry["F(phi>0)-F(phi<0) in kT"])
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+        for settings, result in pool.imap_unordered(run_repeat, work):
+            results[settings.constraints].append(result)
+            write(options.output, variants, results)
+    for name, entry in write(options.output, variants, results).items():
+        if name in VARIANTS:
+            print(name, entry["P(phi>0)"], entry["F(phi>0)-F(phi<0) in kT"])
 
 
 if __name__ == "__main__":
