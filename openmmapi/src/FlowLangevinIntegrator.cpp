@@ -14,15 +14,21 @@ static void checkFlow(const std::shared_ptr<Flow>& flow, const std::string& wher
             "at least 1: say which particles the flow describes");
 }
 
+// The arguments, checked before the base class gets them.
+static double checkArgument(const char* name, double value, bool zeroAllowed = false) {
+    require((value > 0 || (zeroAllowed && value == 0)) && std::isfinite(value),
+            "FlowLangevinIntegrator::FlowLangevinIntegrator", name, value,
+            zeroAllowed ? "at least 0 and finite" : "positive and finite");
+    return value;
+}
+
 FlowLangevinIntegrator::FlowLangevinIntegrator(double temperature, double frictionCoeff, double stepSize,
                                                std::shared_ptr<Flow> newFlow)
-    : LangevinMiddleIntegrator(temperature, frictionCoeff, stepSize), flow(std::move(newFlow)) {
-    const char* where = "FlowLangevinIntegrator::FlowLangevinIntegrator";
-    require(temperature > 0 && std::isfinite(temperature), where, "temperature", temperature, "positive and finite");
-    require(frictionCoeff >= 0 && std::isfinite(frictionCoeff), where, "frictionCoeff", frictionCoeff,
-            "at least 0 and finite");
-    require(stepSize > 0 && std::isfinite(stepSize), where, "stepSize", stepSize, "positive and finite");
-    checkFlow(flow, where);
+    : LangevinMiddleIntegrator(checkArgument("temperature", temperature),
+                               checkArgument("frictionCoeff", frictionCoeff, true),
+                               checkArgument("stepSize", stepSize)),
+      flow(std::move(newFlow)) {
+    checkFlow(flow, "FlowLangevinIntegrator::FlowLangevinIntegrator");
 }
 
 FlowLangevinIntegrator::~FlowLangevinIntegrator() = default;

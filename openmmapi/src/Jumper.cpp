@@ -17,7 +17,7 @@ using at::Tensor;
 namespace {
 
 const char* const who = "FlowLangevinIntegrator";
-constexpr std::int64_t batchSize = 64;
+constexpr std::int64_t smallestBatch = 64;
 constexpr std::size_t numLogAlphas = 10000;
 
 using Bond = std::pair<int, int>;
@@ -125,7 +125,7 @@ void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlo
     checkConstraints(*newFlow, system);
     flow = newFlow;
     metric = std::move(newMetric);
-    batch.samples = {};
+    batch.used = batch.size; // what was drawn from the other flow is not used
 }
 
 int FlowLangevinIntegrator::Jumper::jump() {
@@ -137,11 +137,12 @@ int FlowLangevinIntegrator::Jumper::jump() {
         std::vector<Vec3> accepted = before, positions = before;
         PositionGuard guard(context, before);
         Trial current = measureCurrent(before);
+        const bool independent = owner.getJumpKind() == JumpKind::Independence;
+        const std::vector<Trial> ahead = independent ? takeFromBatch(current) : std::vector<Trial>();
         int numAccepted = 0;
         statistics.jumps++;
         for (int number = 0; number < owner.getTrialsPerJump(); number++) {
-            Trial trial = propose(current);
-            trial.x = flow->place(trial.x, current.x);
+            Trial trial = independent ? ahead[number] : proposeFrom(current);
             measureEnergy(trial, positions);
             if (decide(current, trial, number)) {
                 current = trial;
@@ -157,54 +158,67 @@ int FlowLangevinIntegrator::Jumper::jump() {
     });
 }
 
-// u = U/kT - (1/2) log det Z of the Context's present positions, the metric apart.
+// U/kT of the Context's present positions.
 double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
     return context.calcForcesAndEnergy(false, true, owner.getIntegrationForceGroups()) /
            (gasConstant * owner.getTemperature());
+}
+
+// (1/2) log det Z, [rows]. It does not change with rigid motions.
+Tensor FlowLangevinIntegrator::Jumper::computeMetric(const Tensor& x) const {
+    return metric->getNumConstraints() > 0 ? metric->halfLogDet(x) : at::zeros({x.size(0)}, at::kDouble);
 }
 
 FlowLangevinIntegrator::Jumper::Trial
 FlowLangevinIntegrator::Jumper::measureCurrent(const std::vector<Vec3>& positions) {
     const Tensor x = gather(positions, flow->getAtoms());
     const FlowSample latent = flow->toLatent(x);
-    Trial current{x, latent.z, computeReducedEnergy(), latent.logQ.item<double>(), latent.logDet.item<double>()};
-    if (metric->getNumConstraints() > 0)
-        current.metric = metric->halfLogDet(x).item<double>();
-    current.u -= current.metric;
-    return current;
+    const double metricNow = computeMetric(x).item<double>();
+    return {x,
+            latent.z,
+            computeReducedEnergy() - metricNow,
+            latent.logQ.item<double>(),
+            latent.logDet.item<double>(),
+            metricNow};
 }
 
-FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::propose(const Trial& current) {
-    if (owner.getJumpKind() == JumpKind::Independence)
-        return takeFromBatch();
+FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::proposeFrom(const Trial& current) {
     const Tensor z =
         proposeLatent(*flow->getPrior(), owner.getJumpKind(), owner.getLatentStepSize(), current.z, random);
     const FlowSample sample = flow->fromLatent(z);
-    return {sample.x, z, 0, sample.logQ.item<double>(), sample.logDet.item<double>()};
+    return {flow->place(sample.x, current.x),      z, 0, sample.logQ.item<double>(), sample.logDet.item<double>(),
+            computeMetric(sample.x).item<double>()};
 }
 
-FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::takeFromBatch() {
-    if (batch.used == batchSize) {
-        batch = {batch.index + 1, 0, {}};
-    }
+// The next proposals, all for the frame of the current state, which a jump does not change.
+std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeFromBatch(const Trial& current) {
+    const std::int64_t count = owner.getTrialsPerJump();
+    if (batch.used + count > batch.size)
+        batch = {batch.index + 1, count * std::max<std::int64_t>(1, smallestBatch / count), 0, {}, {}};
     if (!batch.samples.x.defined())
         fillBatch();
-    const std::int64_t row = batch.used++;
-    return {batch.samples.x.narrow(0, row, 1), batch.samples.z.narrow(0, row, 1), 0,
-            batch.samples.logQ[row].item<double>(), batch.samples.logDet[row].item<double>()};
+    const Tensor x = flow->place(batch.samples.x.narrow(0, batch.used, count), current.x);
+    const auto logQ = batch.samples.logQ.accessor<double, 1>(), logDet = batch.samples.logDet.accessor<double, 1>(),
+               halfLogDet = batch.metric.accessor<double, 1>();
+    std::vector<Trial> trials;
+    for (std::int64_t i = 0; i < count; i++, batch.used++)
+        trials.push_back({x.narrow(0, i, 1), batch.samples.z.narrow(0, batch.used, 1), 0, logQ[batch.used],
+                          logDet[batch.used], halfLogDet[batch.used]});
+    return trials;
 }
 
-// Stream 0 is that of `random`; batch i has stream i + 1.
+// Stream 0 is that of `random`; batch i has stream i.
 void FlowLangevinIntegrator::Jumper::fillBatch() {
-    Random ahead(random.getSeed(), batch.index + 1);
-    batch.samples = flow->sample(batchSize, ahead);
+    Random ahead(random.getSeed(), batch.index);
+    batch.samples = flow->sample(batch.size, ahead);
+    batch.metric = computeMetric(batch.samples.x);
     fingerprint = fingerprintParameters(*flow);
 }
 
 // A flow that was trained further since the batch was drawn gives other densities: its proposals must not be used.
 void FlowLangevinIntegrator::Jumper::discardIfFlowChanged() {
     if (batch.samples.x.defined() && fingerprintParameters(*flow) != fingerprint)
-        batch = {batch.index + 1, 0, {}};
+        batch.used = batch.size; // the next one starts a new batch
 }
 
 // u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
@@ -216,11 +230,9 @@ void FlowLangevinIntegrator::Jumper::measureEnergy(Trial& trial, std::vector<Vec
     try {
         context.setPositions(positions);
         context.computeVirtualSites();
-        const double u = computeReducedEnergy();
-        if (metric->getNumConstraints() > 0)
-            trial.metric = metric->halfLogDet(trial.x).item<double>();
-        if (std::isfinite(u) && std::isfinite(trial.metric))
-            trial.u = u - trial.metric;
+        const double u = computeReducedEnergy() - trial.metric;
+        if (std::isfinite(u))
+            trial.u = u;
     } catch (const OpenMMException&) {
         statistics.failed++;
         trial.failed = true;
@@ -310,6 +322,7 @@ std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
         {"stepsSinceJump", stepsSinceJump},
         {"random", {state.seed, state.stream, state.position}},
         {"batch", batch.index},
+        {"size", batch.size},
         {"used", batch.used},
         {"statistics",
          {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed}}};
@@ -330,8 +343,11 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
         const auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
         random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
         stepsSinceJump = saved.at("stepsSinceJump").get<int>();
-        batch = {saved.at("batch").get<std::uint64_t>(), saved.at("used").get<std::int64_t>(), {}};
-        require(batch.used >= 0 && batch.used <= batchSize, where, "used", batch.used, "between 0 and 64");
+        batch = {saved.at("batch").get<std::uint64_t>(),
+                 saved.at("size").get<std::int64_t>(),
+                 saved.at("used").get<std::int64_t>(),
+                 {},
+                 {}};
         statistics = {counts.at(0), counts.at(1), counts.at(2), counts.at(3), counts.at(4)};
     } catch (const std::out_of_range&) {
         throw OpenMMException(std::string(where) + ": the block of the jumps is not complete");

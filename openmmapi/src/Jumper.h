@@ -32,21 +32,24 @@ public:
 private:
     /** A configuration of the moved atoms, with what its test needs. */
     struct Trial {
-        at::Tensor x, z; // [1, size], [1, latent size]
+        at::Tensor x, z; // [1, size], [1, latent size]; x on the frame of the current state
         double u = 0, logQ = 0, logDet = 0, metric = 0;
         bool failed = false; // the energy evaluation threw
     };
-    /** Proposals drawn ahead: they do not depend on the state. A pure function of the seed, the index and the flow. */
+    /** Proposals drawn ahead: they do not depend on the state. A pure function of the seed, the index, the size and the
+     * flow. */
     struct Batch {
         std::uint64_t index = 0;
-        std::int64_t used = 0;
+        std::int64_t size = 0, used = 0;
         FlowSample samples;
+        at::Tensor metric; // float64 [size]
     };
     class PositionGuard;
 
     [[nodiscard]] Trial measureCurrent(const std::vector<OpenMM::Vec3>& positions);
-    [[nodiscard]] Trial propose(const Trial& current);
-    [[nodiscard]] Trial takeFromBatch();
+    [[nodiscard]] std::vector<Trial> takeFromBatch(const Trial& current);
+    [[nodiscard]] Trial proposeFrom(const Trial& current);
+    [[nodiscard]] at::Tensor computeMetric(const at::Tensor& x) const;
     void fillBatch();
     void discardIfFlowChanged();
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);

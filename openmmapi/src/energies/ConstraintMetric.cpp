@@ -4,7 +4,6 @@
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <openmm/Vec3.h>
@@ -45,7 +44,8 @@ void Block::getDirections(const double* x, std::vector<Vec3>& units, std::vector
     }
 }
 
-/** (1/2) log det Z = sum_i log L_ii, with Z = L L^T; leaves L in `factor`, row by row. */
+/** (1/2) log det Z = sum_i log L_ii, with Z = L L^T; leaves L in `factor`, row by row. Not finite where Z is singular.
+ */
 double Block::halfLogDet(const std::vector<Vec3>& units, std::vector<double>& factor) const {
     std::size_t n = atoms.size();
     factor.assign(n * n, 0.0);
@@ -59,8 +59,6 @@ double Block::halfLogDet(const std::vector<Vec3>& units, std::vector<double>& fa
             for (std::size_t i = j; i < n; i++)
                 factor[i * n + j] -= factor[i * n + k] * factor[j * n + k];
         double pivot = factor[j * n + j];
-        if (pivot <= 0)
-            return -std::numeric_limits<double>::infinity();
         for (std::size_t i = j; i < n; i++)
             factor[i * n + j] /= std::sqrt(pivot);
         result += 0.5 * std::log(pivot);

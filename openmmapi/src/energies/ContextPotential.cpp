@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/ContextPotential.h"
+#include "ThreadCrew.h"
 #include "openmmflow/energies/ConstraintMetric.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <atomic>
 #include <chrono>
-#include <mutex>
 #include <openmm/AndersenThermostat.h>
 #include <openmm/CMMotionRemover.h>
 #include <openmm/Context.h>
+#include <openmm/Integrator.h>
 #include <openmm/MonteCarloAnisotropicBarostat.h>
 #include <openmm/MonteCarloBarostat.h>
 #include <openmm/MonteCarloFlexibleBarostat.h>
 #include <openmm/MonteCarloMembraneBarostat.h>
-#include <openmm/VerletIntegrator.h>
 #include <openmm/serialization/XmlSerializer.h>
 #include <set>
-#include <thread>
 #include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
@@ -27,6 +26,7 @@ using at::Tensor;
 namespace {
 
 constexpr double gasConstant = 0.00831446261815324; // kJ/(mol K)
+const char* const constructor = "ContextPotential::ContextPotential";
 
 bool isCoupling(const Force& force) {
     return dynamic_cast<const MonteCarloBarostat*>(&force) ||
@@ -36,7 +36,8 @@ bool isCoupling(const Force& force) {
            dynamic_cast<const CMMotionRemover*>(&force);
 }
 
-// The potential energy alone: what moves the box, the velocities or the centre of mass is left out.
+// The potential energy alone: what moves the box, the velocities or the centre of mass is left out. Constraints stay:
+// an energy doesn't apply them, so they cost nothing, and GPU platforms tell molecules apart by them.
 std::unique_ptr<System> copyPotential(const System& system) {
     std::unique_ptr<System> copy(XmlSerializer::clone(system));
     for (int i = copy->getNumForces() - 1; i >= 0; i--)
@@ -45,17 +46,49 @@ std::unique_ptr<System> copyPotential(const System& system) {
     return copy;
 }
 
-/** A Context with the integrator that it needs and never uses. */
-struct Worker {
-    Worker(const System& system, Platform& platform, const std::map<std::string, std::string>& properties)
-        : integrator(0.001), context(system, integrator, platform, properties) {}
-    VerletIntegrator integrator;
-    Context context;
-    std::vector<Vec3> positions;
+/**
+ * What a Context must have and an energy does not need. OpenMM's own integrators would compute forces with every energy
+ * (Verlet), or seed the random numbers that all Contexts of the Reference platform share (Langevin).
+ */
+class IdleIntegrator : public Integrator {
+public:
+    IdleIntegrator() {
+        setStepSize(0.001);
+        setConstraintTolerance(1e-5);
+    }
+    void step(int) override { throw OpenMMException("ContextPotential: its Contexts do not move"); }
+
+protected:
+    void initialize(ContextImpl&) override {}
+    std::vector<std::string> getKernelNames() override { return {}; }
+    double computeKineticEnergy() override { return 0.0; }
+    bool kineticEnergyRequiresForce() const override { return false; }
 };
 
-std::map<std::string, std::string> addThreads(const Platform& platform, std::map<std::string, std::string> properties) {
-    if (platform.getName() == "CPU")
+/** A Context, used by one thread at a time. */
+struct Worker {
+    Worker(const System& system, Platform& platform, const std::map<std::string, std::string>& properties,
+           const std::vector<Vec3>& positions)
+        : context(system, integrator, platform, properties), positions(positions) {
+        for (int i = 0; i < system.getNumParticles(); i++)
+            hasVirtualSites = hasVirtualSites || system.isVirtualSite(i);
+    }
+    State evaluate(int types, int groups) {
+        context.setPositions(positions);
+        if (hasVirtualSites)
+            context.computeVirtualSites();
+        return context.getState(types, false, groups);
+    }
+    IdleIntegrator integrator;
+    Context context;
+    std::vector<Vec3> positions;
+    bool hasVirtualSites = false;
+    std::string failure;
+};
+
+std::map<std::string, std::string> addThreads(const std::string& platform,
+                                              std::map<std::string, std::string> properties) {
+    if (platform == "CPU")
         properties.emplace("Threads", "1");
     return properties;
 }
@@ -71,68 +104,91 @@ Platform& findPlatform(const std::string& name) {
     std::string names;
     for (int i = 0; i < Platform::getNumPlatforms(); i++)
         names += (i > 0 ? ", " : "") + Platform::getPlatform(i).getName();
-    require(hasPlatform(name), "ContextPotential::ContextPotential", "platform", name, "one of " + names);
-    return Platform::getPlatformByName(name);
+    require(hasPlatform(name), constructor, "platform", name, "one of " + names);
+    return Platform::getPlatform(name);
 }
 
-// Seconds for one energy, over about 20 ms; infinite where the platform can't do it.
+// The shortest time of an energy within 20 ms, in seconds: other load on the machine only ever adds to it. Infinite
+// where the platform can't do it.
 double timeEnergy(const System& system, const std::string& name, const ContextPotential::Options& options,
                   const std::vector<Vec3>& positions) {
     using Clock = std::chrono::steady_clock;
+    using Seconds = std::chrono::duration<double>;
+    if (!hasPlatform(name))
+        return INFINITY;
     try {
-        Platform& platform = Platform::getPlatformByName(name);
-        Worker worker(system, platform, addThreads(platform, options.properties));
-        const auto evaluate = [&] {
-            worker.context.setPositions(positions);
-            worker.context.computeVirtualSites();
-            (void)worker.context.getState(State::Energy, false, options.forceGroups);
-        };
-        evaluate();
-        int count = 0;
-        const auto start = Clock::now();
-        std::chrono::duration<double> elapsed{0};
-        for (; elapsed.count() < 0.02; elapsed = Clock::now() - start, count++)
-            evaluate();
-        return elapsed.count() / count;
-    } catch (const std::exception&) {
+        Worker worker(system, Platform::getPlatform(name), addThreads(name, options.properties), positions);
+        (void)worker.evaluate(State::Energy, options.forceGroups);
+        Seconds shortest(INFINITY);
+        for (const auto start = Clock::now(); Clock::now() - start < Seconds(0.02);) {
+            const auto before = Clock::now();
+            (void)worker.evaluate(State::Energy, options.forceGroups);
+            shortest = std::min<Seconds>(shortest, Clock::now() - before);
+        }
+        return shortest.count();
+    } catch (const OpenMMException&) {
         return INFINITY;
     }
 }
 
-// A GPU when there is one; else the faster of Reference and CPU. OpenCL is never chosen: it may be a CPU in disguise.
 std::string choosePlatform(const System& system, const ContextPotential::Options& options,
                            const std::vector<Vec3>& positions) {
     if (!options.platform.empty())
         return options.platform;
-    if (const char* wanted = std::getenv("OPENMM_DEFAULT_PLATFORM"))
+    const char* wanted = std::getenv("OPENMM_DEFAULT_PLATFORM");
+    if (wanted != nullptr && *wanted != '\0')
         return wanted;
-    for (const char* name : {"CUDA", "HIP"})
-        if (hasPlatform(name) && std::isfinite(timeEnergy(system, name, options, positions)))
-            return name;
-    if (!hasPlatform("CPU"))
-        return "Reference";
-    return timeEnergy(system, "CPU", options, positions) < timeEnergy(system, "Reference", options, positions)
-               ? "CPU"
-               : "Reference";
+    for (const char* gpu : {"CUDA", "HIP"})
+        if (std::isfinite(timeEnergy(system, gpu, options, positions)))
+            return gpu;
+    const double reference = timeEnergy(system, "Reference", options, positions);
+    return timeEnergy(system, "CPU", options, positions) < reference ? "CPU" : "Reference";
 }
 
 std::vector<int> chooseAtoms(const System& system, const std::vector<int>& wanted) {
-    const char* where = "ContextPotential::ContextPotential";
-    if (wanted.empty()) {
-        std::vector<int> all;
-        for (int i = 0; i < system.getNumParticles(); i++)
+    const int particles = system.getNumParticles();
+    std::vector<int> atoms = wanted;
+    if (wanted.empty())
+        for (int i = 0; i < particles; i++)
             if (!system.isVirtualSite(i))
-                all.push_back(i);
-        return all;
-    }
+                atoms.push_back(i);
+    require(!atoms.empty(), constructor, "number of atoms", 0, "at least 1");
     std::set<int> seen;
-    for (const int atom : wanted) {
-        require(atom >= 0 && atom < system.getNumParticles(), where, "an atom", atom,
-                "a particle of the System, which has " + std::to_string(system.getNumParticles()));
-        require(seen.insert(atom).second, where, "an atom", atom, "listed once");
-        require(!system.isVirtualSite(atom), where, "an atom", atom, "no virtual site: those follow their parents");
+    for (const int atom : atoms) {
+        require(atom >= 0 && atom < particles, constructor, "an atom", atom,
+                "a particle of the System, which has " + std::to_string(particles));
+        require(seen.insert(atom).second, constructor, "an atom", atom, "listed once");
+        require(!system.isVirtualSite(atom), constructor, "an atom", atom,
+                "no virtual site: those follow their parents");
     }
-    return wanted;
+    return atoms;
+}
+
+// Where the particles are before, or unless, x moves them.
+std::vector<Vec3> chooseReference(const System& system, const std::vector<int>& atoms,
+                                  const std::vector<Vec3>& wanted) {
+    const int particles = system.getNumParticles();
+    std::vector<Vec3> reference = wanted;
+    if (wanted.empty()) {
+        int movable = 0;
+        for (int i = 0; i < particles; i++) {
+            movable += system.isVirtualSite(i) ? 0 : 1;
+            reference.emplace_back(0.3 * (i % 10), 0.3 * (i / 10 % 10), 0.3 * (i / 100)); // apart from each other
+        }
+        require(static_cast<int>(atoms.size()) == movable, constructor, "number of referencePositions", 0,
+                "that of the particles, " + std::to_string(particles) + ", because x describes only some of them");
+    }
+    require(static_cast<int>(reference.size()) == particles, constructor, "number of referencePositions",
+            reference.size(), "that of the particles, " + std::to_string(particles));
+    for (const Vec3& r : reference)
+        require(std::isfinite(r.dot(r)), constructor, "a reference position", r, "finite");
+    return reference;
+}
+
+double checkTemperature(double temperature) {
+    require(temperature > 0 && std::isfinite(temperature), constructor, "temperature", temperature,
+            "positive and finite");
+    return temperature;
 }
 
 } // namespace
@@ -140,68 +196,54 @@ std::vector<int> chooseAtoms(const System& system, const std::vector<int>& wante
 class ContextPotential::Pool {
 public:
     Pool(const System& original, double temperature, const Options& options)
-        : system(copyPotential(original)), options(options), temperature(temperature),
-          atoms(chooseAtoms(original, options.atoms)), reference(options.referencePositions), metric(original, atoms) {
-        const char* where = "ContextPotential::ContextPotential";
-        require(temperature > 0 && std::isfinite(temperature), where, "temperature", temperature,
-                "positive and finite");
-        require(options.numContexts >= 0, where, "numContexts", options.numContexts, "at least 0");
-        require(!atoms.empty(), where, "number of atoms", atoms.size(), "at least 1");
-        const int particles = system->getNumParticles();
-        int movable = 0;
-        for (int i = 0; i < particles; i++)
-            movable += system->isVirtualSite(i) ? 0 : 1;
-        if (reference.empty()) {
-            require(static_cast<int>(atoms.size()) == movable, where, "number of referencePositions", 0,
-                    "that of the particles, because x describes only some of them");
-            // Somewhere to start from, apart from each other.
-            for (int i = 0; i < particles; i++)
-                reference.emplace_back(0.3 * (i % 10), 0.3 * (i / 10 % 10), 0.3 * (i / 100));
-        }
-        require(static_cast<int>(reference.size()) == particles, where, "number of referencePositions",
-                reference.size(), "that of the particles, " + std::to_string(particles));
-        if (Platform::getNumPlatforms() <= 1)
-            Platform::loadPluginsFromDirectory(Platform::getDefaultPluginsDirectory());
+        : temperature(checkTemperature(temperature)), kT(gasConstant * temperature), forceGroups(options.forceGroups),
+          atoms(chooseAtoms(original, options.atoms)), metric(original, atoms), system(copyPotential(original)) {
+        require(options.numContexts >= 0, constructor, "numContexts", options.numContexts, "at least 0");
+        const auto reference = chooseReference(*system, atoms, options.referencePositions);
         Platform& platform = findPlatform(choosePlatform(*system, options, reference));
-        const bool onDevice = platform.getName() != "Reference" && platform.getName() != "CPU";
+        const bool onHost = platform.getName() == "Reference" || platform.getName() == "CPU";
         const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-        const int count = options.numContexts > 0 ? options.numContexts : onDevice ? 1 : cores;
-        for (int i = 0; i < count; i++) {
-            workers.push_back(std::make_unique<Worker>(*system, platform, addThreads(platform, options.properties)));
-            workers.back()->positions = reference;
-        }
-        kT = gasConstant * temperature;
+        const int count = options.numContexts > 0 ? options.numContexts : onHost ? cores : 1;
+        for (int i = 0; i < count; i++)
+            workers.push_back(std::make_unique<Worker>(*system, platform,
+                                                       addThreads(platform.getName(), options.properties), reference));
+        crew = std::make_unique<ThreadCrew>(count);
     }
 
     EnergyResult evaluate(const Tensor& samples, Gradient gradient) {
-        const auto size = static_cast<std::int64_t>(3 * atoms.size());
-        require((samples.dim() == 2 && samples.size(1) == size) ||
-                    (samples.dim() == 3 && samples.size(1) * 3 == size && samples.size(2) == 3),
+        const auto numAtoms = static_cast<std::int64_t>(atoms.size());
+        require(samples.defined(), "ContextPotential::evaluate", "x", "undefined", "a tensor");
+        require((samples.dim() == 2 && samples.size(1) == 3 * numAtoms) ||
+                    (samples.dim() == 3 && samples.size(1) == numAtoms && samples.size(2) == 3),
                 "ContextPotential::evaluate", "shape of x", samples.sizes(),
-                "[batch, " + std::to_string(size) + "] or [batch, " + std::to_string(size / 3) + ", 3]");
-        const std::lock_guard lock(mutex);
-        const Tensor x = samples.detach().to(at::kDouble).reshape({samples.size(0), size}).contiguous();
+                "[batch, " + std::to_string(3 * numAtoms) + "] or [batch, " + std::to_string(numAtoms) + ", 3]");
+        const Tensor x =
+            samples.detach().to(at::kCPU, at::kDouble).reshape({samples.size(0), 3 * numAtoms}).contiguous();
         EnergyResult result;
-        result.u = at::empty({x.size(0)}, at::kDouble);
+        result.u = at::empty({x.size(0)}, x.options());
         if (gradient == Gradient::Compute)
-            result.gradient = at::zeros(x.sizes(), at::kDouble);
+            result.gradient = at::zeros(x.sizes(), x.options());
+        const std::lock_guard lock(mutex);
         run(x, result);
         if (metric.getNumConstraints() > 0)
-            addMetric(x, result);
+            subtractMetric(x, result);
         counts.evaluations += x.size(0);
         counts.nonFinite += result.nonFinite;
         counts.failed += result.failed;
+        result.u = result.u.to(samples.device());
+        if (gradient == Gradient::Compute)
+            result.gradient = result.gradient.to(samples.device());
         return result;
     }
 
-    std::unique_ptr<System> system;
-    Options options;
-    double temperature, kT = 0;
+    double temperature, kT;
+    int forceGroups;
     std::vector<int> atoms;
-    std::vector<Vec3> reference;
     ConstraintMetric metric;
+    std::unique_ptr<System> system;
     std::vector<std::unique_ptr<Worker>> workers;
     Counts counts;
+    std::string lastFailure;
     std::mutex mutex;
 
 private:
@@ -209,85 +251,80 @@ private:
 
     // Every Context takes the next few samples until none is left; the caller works the first Context.
     void run(const Tensor& x, EnergyResult& result) {
-        const std::int64_t batch = x.size(0);
-        const auto numWorkers = std::min<std::int64_t>(static_cast<std::int64_t>(workers.size()), batch);
-        const std::int64_t chunk =
-            std::max<std::int64_t>(1, std::min<std::int64_t>(16, batch / (4 * std::max<std::int64_t>(1, numWorkers))));
+        const std::int64_t batch = x.size(0), columns = x.size(1);
+        if (batch == 0)
+            return;
+        const double* rows = x.const_data_ptr<double>();
+        double* u = result.u.mutable_data_ptr<double>();
+        double* gradients = result.gradient.defined() ? result.gradient.mutable_data_ptr<double>() : nullptr;
+        const int members = static_cast<int>(std::min<std::int64_t>(batch, workers.size()));
+        const std::int64_t chunk = std::clamp<std::int64_t>(batch / (8 * members), 1, 16);
         std::atomic<std::int64_t> next{0}, nonFinite{0}, failed{0};
-        const auto work = [&](Worker& worker) {
+        crew->run(members, [&](int member) {
             for (std::int64_t start = next.fetch_add(chunk); start < batch; start = next.fetch_add(chunk))
-                for (std::int64_t row = start; row < std::min(batch, start + chunk); row++) {
-                    const Outcome outcome = evaluateRow(worker, x, row, result);
+                for (std::int64_t i = start; i < std::min(batch, start + chunk); i++) {
+                    const Outcome outcome = evaluateSample(*workers[member], rows + i * columns, u[i],
+                                                           gradients ? gradients + i * columns : nullptr);
                     nonFinite += outcome == Outcome::NonFinite;
                     failed += outcome == Outcome::Failed;
                 }
-        };
-        std::vector<std::thread> threads;
-        for (std::int64_t i = 1; i < numWorkers; i++)
-            threads.emplace_back(work, std::ref(*workers[i]));
-        if (batch > 0)
-            work(*workers[0]);
-        for (auto& thread : threads)
-            thread.join();
+        });
         result.nonFinite = nonFinite;
         result.failed = failed;
+        for (auto& worker : workers)
+            if (!worker->failure.empty())
+                lastFailure = std::exchange(worker->failure, {});
     }
 
-    Outcome evaluateRow(Worker& worker, const Tensor& x, std::int64_t row, EnergyResult& result) const {
-        const double* coordinates = x.const_data_ptr<double>() + row * x.size(1);
-        double& u = result.u.mutable_data_ptr<double>()[row];
+    // A platform may return a finite energy for coordinates that are not (Reference does, beyond a cutoff).
+    Outcome evaluateSample(Worker& worker, const double* x, double& u, double* gradient) const {
         u = INFINITY;
-        bool finite = true;
-        for (std::size_t i = 0; i < atoms.size(); i++) {
-            const double* r = coordinates + 3 * i;
-            worker.positions[atoms[i]] = Vec3(r[0], r[1], r[2]);
-            finite = finite && std::isfinite(r[0]) && std::isfinite(r[1]) && std::isfinite(r[2]);
-        }
-        if (!finite)
+        if (!std::all_of(x, x + 3 * atoms.size(), [](double value) { return std::isfinite(value); }))
             return Outcome::NonFinite;
+        for (std::size_t i = 0; i < atoms.size(); i++)
+            worker.positions[atoms[i]] = Vec3(x[3 * i], x[3 * i + 1], x[3 * i + 2]);
         try {
-            worker.context.setPositions(worker.positions);
-            worker.context.computeVirtualSites();
-            const bool wantGradient = result.gradient.defined();
-            const State state = worker.context.getState(wantGradient ? State::Energy | State::Forces : State::Energy,
-                                                        false, options.forceGroups);
+            const State state = worker.evaluate(gradient ? State::Energy | State::Forces : State::Energy, forceGroups);
             const double energy = state.getPotentialEnergy() / kT;
-            if (!std::isfinite(energy))
-                return Outcome::NonFinite;
-            if (wantGradient &&
-                !storeGradient(state.getForces(), result.gradient.mutable_data_ptr<double>() + row * x.size(1)))
+            if (!std::isfinite(energy) || (gradient && !storeGradient(state.getForces(), gradient)))
                 return Outcome::NonFinite;
             u = energy;
             return Outcome::Fine;
-        } catch (const std::exception&) {
+        } catch (const std::exception& error) {
+            worker.failure = error.what();
             return Outcome::Failed;
         }
     }
 
-    // Forces on virtual sites are already with their parents. False, and all zero, where one is not finite.
+    // OpenMM has already put the forces on virtual sites on their parents. False, and all zero, where one is not
+    // finite.
     bool storeGradient(const std::vector<Vec3>& forces, double* gradient) const {
-        bool finite = true;
-        for (std::size_t i = 0; i < atoms.size(); i++)
-            for (int k = 0; k < 3; k++) {
-                gradient[3 * i + k] = -forces[atoms[i]][k] / kT;
-                finite = finite && std::isfinite(gradient[3 * i + k]);
-            }
+        double* end = gradient;
+        for (const int atom : atoms)
+            for (int k = 0; k < 3; k++)
+                *end++ = -forces[atom][k] / kT;
+        const bool finite = std::all_of(gradient, end, [](double value) { return std::isfinite(value); });
         if (!finite)
-            std::fill_n(gradient, 3 * atoms.size(), 0.0);
+            std::fill(gradient, end, 0.0);
         return finite;
     }
 
-    void addMetric(const Tensor& x, EnergyResult& result) const {
-        const at::AutoGradMode grad(result.gradient.defined());
-        const Tensor finite = at::isfinite(result.u);
-        // Rows without an energy are put aside, so that what they hold can't spoil the others' gradient.
-        const Tensor rows = finite.nonzero().squeeze(1);
+    // Only of the samples that have an energy: what the others hold can't be differentiated.
+    void subtractMetric(const Tensor& x, EnergyResult& result) const {
+        const at::AutoGradMode track(result.gradient.defined());
+        const Tensor rows = result.u.isfinite().nonzero().squeeze(1);
         const Tensor y = x.index_select(0, rows).set_requires_grad(result.gradient.defined());
         const Tensor term = metric.halfLogDet(y);
-        if (result.gradient.defined() && rows.size(0) > 0)
-            result.gradient.index_add_(0, rows, torch::autograd::grad({term.sum()}, {y})[0], -1);
-        result.u.index_add_(0, rows, term.detach(), -1);
+        const Tensor u = result.u.index_select(0, rows) - term.detach(), finite = u.isfinite();
+        result.u.index_copy_(0, rows, u.masked_fill(~finite, INFINITY));
+        result.nonFinite += rows.size(0) - finite.sum().item<std::int64_t>();
+        if (!result.gradient.defined())
+            return;
+        const Tensor gradient = result.gradient.index_select(0, rows) - torch::autograd::grad({term.sum()}, {y})[0];
+        result.gradient.index_copy_(0, rows, gradient.masked_fill(~finite.unsqueeze(1), 0.0));
     }
+
+    std::unique_ptr<ThreadCrew> crew; // last, so that its threads end before what they use
 };
 
 ContextPotential::ContextPotential(const System& system, double temperature, const Options& options)
@@ -303,7 +340,11 @@ int ContextPotential::getSize() const {
 }
 
 EnergyResult ContextPotential::evaluate(const Tensor& x, Gradient gradient) {
-    return pool->evaluate(x, gradient);
+    try {
+        return pool->evaluate(x, gradient);
+    } catch (const c10::Error& error) {
+        throw OpenMMException(std::string("ContextPotential::evaluate: ") + error.what_without_backtrace());
+    }
 }
 
 double ContextPotential::getTemperature() const {
@@ -332,6 +373,7 @@ void ContextPotential::setParameter(const std::string& name, double value) {
 }
 
 std::map<std::string, double> ContextPotential::getParameters() const {
+    const std::lock_guard lock(pool->mutex);
     return pool->workers.front()->context.getParameters();
 }
 
@@ -344,4 +386,9 @@ void ContextPotential::setPeriodicBoxVectors(const Vec3& a, const Vec3& b, const
 ContextPotential::Counts ContextPotential::getCounts() const {
     const std::lock_guard lock(pool->mutex);
     return pool->counts;
+}
+
+std::string ContextPotential::getLastFailure() const {
+    const std::lock_guard lock(pool->mutex);
+    return pool->lastFailure;
 }

@@ -18,29 +18,37 @@ namespace OpenMMFlow {
  *     u(x) = U(x; parameters, box) / kT  -  (1/2) log det Z(x)
  *
  * The last term appears where the System constrains bonds between moved atoms: it makes exp(-u) the density that
- * constrained dynamics samples, in unconstrained coordinates (F5; see ConstraintMetric.h). It is zero without constraints.
+ * constrained dynamics samples, in unconstrained coordinates (F5; see ConstraintMetric.h). It is zero without
+ * constraints.
  *
- * Virtual sites follow their parents, constraints are not applied, and energies come from the chosen force groups. A sample
- * whose coordinates or energy are not finite, or whose evaluation throws, gets u = +inf, alone, and is counted.
+ * Virtual sites follow their parents, constraints are not applied, and energies come from the chosen force groups. A
+ * sample whose coordinates, energy or (where asked for) forces are not finite, or whose evaluation throws, gets u =
+ * +inf, alone, and is counted. Methods may be called from any thread, one at a time works.
  */
 class OPENMMFLOW_EXPORT ContextPotential : public ReducedPotential {
 public:
     struct Options {
-        /** Name of the platform; empty times Reference and CPU on the reference positions and takes the faster. */
+        /**
+         * Name of the platform. If empty: what the environment variable OPENMM_DEFAULT_PLATFORM says; else CUDA or HIP
+         * where they work; else the faster of Reference and CPU, timed at the reference positions. Never OpenCL, which
+         * may be a processor in disguise. As everywhere in OpenMM, a program loads the plugins that hold the platforms.
+         */
         std::string platform;
         /** Platform properties; Threads = 1 is added on CPU unless given. */
         std::map<std::string, std::string> properties;
-        /** Number of Contexts, each in a thread of its own; 0 takes one per core. */
+        /** Number of Contexts, each in a thread of its own; 0 takes one per core, or one in all on a GPU. */
         int numContexts = 0;
         /** Force groups to include, one bit each. */
         int forceGroups = -1;
-        /** Particles that x describes; empty for all that are not virtual sites. The others stay where the reference has them. */
+        /** Particles that x describes; empty for all that are not virtual sites. The others stay where the reference
+         * has them. */
         std::vector<int> atoms;
         /** nm, all particles; may be empty when x describes all particles. */
         std::vector<OpenMM::Vec3> referencePositions;
     };
     /**
-     * @param system       copied, so that later changes do not matter; its barostats, thermostats and CMMotionRemover are left out
+     * @param system       copied, so that later changes do not matter; its barostats, thermostats and CMMotionRemover
+     * are left out
      * @param temperature  K, > 0
      */
     ContextPotential(const OpenMM::System& system, double temperature, const Options& options);
@@ -55,12 +63,15 @@ public:
     /** Set a parameter of every Context. Throws if the System has no such parameter. */
     void setParameter(const std::string& name, double value);
     [[nodiscard]] std::map<std::string, double> getParameters() const;
+    /** Set the box of every Context, nm; in OpenMM's reduced form. */
     void setPeriodicBoxVectors(const OpenMM::Vec3& a, const OpenMM::Vec3& b, const OpenMM::Vec3& c);
     /** Energy evaluations, non-finite and failed samples since construction. */
     struct Counts {
         std::int64_t evaluations = 0, nonFinite = 0, failed = 0;
     };
     [[nodiscard]] Counts getCounts() const;
+    /** What the latest evaluation that threw said; empty if none did. */
+    [[nodiscard]] std::string getLastFailure() const;
 
 private:
     class Pool;

@@ -22,7 +22,7 @@ struct EnergyResult {
 /**
  * A reduced potential u(x) = U(x)/kT, evaluated in batches: the target exp(-u).
  *
- * x is float64 [batch, size], or [batch, atoms, 3] with 3 atoms = size.
+ * x is [batch, size], or [batch, atoms, 3] with 3 atoms = size; results are on its device.
  */
 class OPENMMFLOW_EXPORT ReducedPotential {
 public:
@@ -32,8 +32,9 @@ public:
     /** Evaluate a batch. Makes no autograd graph. */
     [[nodiscard]] virtual EnergyResult evaluate(const at::Tensor& x, Gradient gradient = Gradient::Omit) = 0;
     /**
-     * u(x) as a differentiable function: autograd passes through it (first derivatives only). The gradient is computed
-     * together with the energy when x requires it. @return float64 [batch]
+     * u(x) as a differentiable function: autograd passes through it. The gradient is computed together with the energy
+     * when x requires it; rows whose u is +inf pass none on. Differentiating a second time throws. @return float64
+     * [batch]
      */
     [[nodiscard]] at::Tensor operator()(const at::Tensor& x);
 };
