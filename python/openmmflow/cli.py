@@ -91,6 +91,9 @@ def train(options: argparse.Namespace) -> None:
         "training": {"iterations": options.iterations + options.energy_iterations, "CPU minutes": history.cpuMinutes}}
     if history.validation:
         summary["training"]["held-out -log q"] = history.validation[-1]
+    if (rise := history.getOverfitting()) > 0.5:
+        print(f"openmm-flow: warning: the held-out loss ends {rise:.1f} above its minimum: use more frames or fewer "
+              "iterations", file=sys.stderr)
     judge(options, molecule, generator, out, summary, figures, data.atTemperature(), "train")
     finish(out, "train", "Training of a flow", summary, figures)
 

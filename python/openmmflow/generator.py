@@ -39,6 +39,10 @@ class TrainingHistory:
     skipped: int = 0
     cpuMinutes: float = 0.0
 
+    def getOverfitting(self) -> float:
+        """How far the held-out loss has risen above its lowest value, in kT."""
+        return self.validation[-1] - min(self.validation) if self.validation else 0.0
+
 
 @dataclass
 class Evaluation:
