@@ -4,8 +4,9 @@ from pathlib import Path
 
 from openmm import app, unit
 
-from openmmflow import BoltzmannGenerator, geometricTemperatures, plots, temperedData
+from openmmflow import BoltzmannGenerator, plots, temperedData
 from openmmflow.analysis import torsion
+from openmmflow.data import geometricTemperatures
 
 pdb = app.PDBFile(str(Path(__file__).with_name("alanine-dipeptide.pdb")))
 system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=app.HBonds)

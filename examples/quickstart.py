@@ -70,8 +70,9 @@ def runVariant(name, settings, output):
     import torch
     from openmm import app
 
-    from openmmflow import BoltzmannGenerator, geometricTemperatures, plots, temperedData
+    from openmmflow import BoltzmannGenerator, plots, temperedData
     from openmmflow.analysis import blockPopulation, freeEnergyFromPopulation, torsion
+    from openmmflow.data import geometricTemperatures
     from openmmflow.report import writeJson
 
     torch.set_num_threads(cores := int(os.environ["OMP_NUM_THREADS"]))

@@ -15,6 +15,7 @@
 #include <openmm/MonteCarloBarostat.h>
 #include <openmm/MonteCarloFlexibleBarostat.h>
 #include <openmm/MonteCarloMembraneBarostat.h>
+#include <openmm/Platform.h>
 #include <openmm/serialization/XmlSerializer.h>
 #include <set>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""OpenMM-Flow: molecular dynamics that jumps with a normalizing flow.
+
+The classes of the C++ library, documented there, and what is built on them in Python: BoltzmannGenerator, adapters for flows
+of other libraries, reporters and analysis. Arguments may carry OpenMM's units; numbers without are nm, ps, K and kJ/mol.
+Tensors are torch's, in float64; arrays and lists are taken in their place.
+"""
+
+import openmm as _openmm  # both before our library, which links theirs
+import torch as _torch
+
+from . import _version_check
+
+_version_check.check()
+
+from . import _build, _extend
+from .openmmflow import *
+
+_extend.extend()
+
+from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
+from .analysis import State
+from .data import TrainingData, temperedData
+from .generator import BoltzmannGenerator
+from .reporters import JumpReporter
+
+__version__ = _build.version

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""What makes the wrapped C++ classes behave like Python's: settings by keyword, repr, unpacking, copies and pickles; and the
+places where OpenMM's own methods return a Force or an Integrator of ours, which its wrappers don't know."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import openmm as mm
+
+from . import openmmflow as api
+
+
+def extend() -> None:
+    """Extend the classes; called once, when the package is imported."""
+    for cls in vars(api).values():
+        if isinstance(cls, type) and cls.__module__ == api.__name__ and _fields(cls):
+            cls.__repr__ = _reprOfFields
+            if cls.__name__.endswith("Options"):
+                _takeSettings(cls)
+    api.Transform.__repr__ = lambda self: f"{self.getTypeName()}({_sizes(self)})"
+    api.Sequence.__repr__ = lambda self: f"Sequence({list(self.getTransforms())})"
+    api.Prior.__repr__ = lambda self: f"{type(self).__name__}(size={self.getSize()})"
+    api.Flow.__repr__ = _reprOfFlow
+    api.ContextPotential.__repr__ = _reprOfPotential
+    api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
+    api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
+    api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
+    api.SplineCouplingOptions.conditioner = _keepingOwner(api.SplineCouplingOptions.conditioner)
+    api.Flow.__reduce__ = lambda self: (api.Flow.deserialize, (self.serialize(),))
+    api.Flow.__copy__ = lambda self: self.clone()
+    api.Flow.__deepcopy__ = lambda self, memo: self.clone()
+    _recognise(api.FlowForce, mm.Force, (mm.System, "getForce"), (mm.CustomCVForce, "getCollectiveVariable"),
+               (mm.XmlSerializer, "_cloneForce"), (mm.XmlSerializer, "_deserializeForce"))
+    _recognise(api.FlowLangevinIntegrator, mm.LangevinMiddleIntegrator, (mm.CompoundIntegrator, "getIntegrator"),
+               (mm.XmlSerializer, "_cloneIntegrator"), (mm.XmlSerializer, "_deserializeIntegrator"))
+
+
+def _fields(cls: type) -> list[str]:
+    return [name for name, value in vars(cls).items() if isinstance(value, property) and name != "thisown"]
+
+
+def _reprOfFields(self: Any) -> str:
+    values = ", ".join(f"{name}={getattr(self, name)!r}" for name in _fields(type(self)))
+    return f"{type(self).__name__}({values})"
+
+
+def _takeSettings(cls: type) -> None:
+    """TrainerOptions(iterations=100) sets a field; an unknown one is an AttributeError, as it is in an assignment."""
+    construct = cls.__init__
+
+    def __init__(self: Any, **settings: Any) -> None:
+        construct(self)
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    __init__.__doc__ = f"Any of {', '.join(_fields(cls))}, by keyword."
+    cls.__init__ = __init__
+
+
+def _keepingOwner(field: property) -> property:
+    """A struct within a struct refers to it, and has to keep it alive."""
+    def get(self: Any) -> Any:
+        value = field.fget(self)
+        object.__setattr__(value, "_owner", self)
+        return value
+
+    return property(get, field.fset, doc=field.__doc__)
+
+
+def _sizes(transform: Any) -> str:
+    z, x = transform.getInputSize(), transform.getOutputSize()
+    return f"size={z}" if z == x else f"{z} -> {x}"
+
+
+def _reprOfFlow(self: Any) -> str:
+    atoms, temperature = len(self.getAtoms()), self.getTemperature()
+    numParameters = sum(tensor.numel() for tensor in self.getParameters().values())
+    return (f"Flow({self.getLatentSize()} -> {self.getSize()}"
+            + (f", {atoms} atoms" if atoms else "") + (f", {temperature:g} K" if temperature else "")
+            + f", {numParameters} parameters)")
+
+
+def _reprOfPotential(self: Any) -> str:
+    return (f"ContextPotential({len(self.getAtoms())} atoms, {self.getTemperature()}, "
+            f"{self.getNumContexts()} Contexts on {self.getPlatformName()})")
+
+
+def _reprOfIntegrator(self: Any) -> str:
+    return (f"FlowLangevinIntegrator({self.getTemperature()}, {self.getFriction()}, {self.getStepSize()}, "
+            f"{self.getFlow()}, {self.getJumpKind().name}, jumpInterval={self.getJumpInterval()}, "
+            f"trialsPerJump={self.getTrialsPerJump()})")
+
+
+def _recognise(cls: type, base: type, *places: tuple[type, str]) -> None:
+    """Make methods that return an object of our class as its base return it as what it is.
+
+    OpenMM's wrappers go through a fixed list of classes to find that of an object, and give it a base class of the last
+    resort if it is not in the list. We look again at those objects, and change nothing for any other.
+    """
+    for owner, name in places:
+        found = vars(owner)[name]
+        method = found.__func__ if isinstance(found, staticmethod) else found
+        if hasattr(method, "__wrapped__"):
+            continue  # the module was reloaded
+
+        @functools.wraps(method)
+        def recognised(*args: Any, _method: Any = method) -> Any:
+            result = _method(*args)
+            if type(result) is not base or not cls.isinstance(result):
+                return result
+            found = cls.cast(result)
+            if result.thisown:
+                result.this.disown()
+                found.this.acquire()
+            return found
+
+        setattr(owner, name, staticmethod(recognised) if isinstance(found, staticmethod) else recognised)

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+%module(package="openmmflow", threads=1) openmmflow
+
+%include <stdint.i>
+%include <std_string.i>
+%include <std_shared_ptr.i>
+%include <std_vector.i>
+%import(module="openmm") "OpenMMSwigHeaders.i"
+
+%pythonbegin %{
+# SPDX-License-Identifier: MIT
+import enum
+import torch  # before the extension, which uses its libraries
+import openmm
+%}
+
+%{
+#include "PythonTransform.h"
+#include "openmmflow/FlowForce.h"
+#include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/energies/ConstraintMetric.h"
+#include "openmmflow/energies/ContextPotential.h"
+#include "openmmflow/estimators/EffectiveSampleSize.h"
+#include "openmmflow/estimators/FreeEnergy.h"
+#include "openmmflow/estimators/TimeSeries.h"
+#include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/Flow.h"
+#include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/RationalQuadraticSpline.h"
+#include "openmmflow/flows/Sequence.h"
+#include "openmmflow/samplers/LatentJump.h"
+#include "openmmflow/training/Trainer.h"
+#include <OpenMM.h>
+#include <OpenMMAmoeba.h>
+#include <OpenMMDrude.h>
+#include <openmm/RPMDIntegrator.h>
+#include <openmm/RPMDMonteCarloBarostat.h>
+using namespace OpenMM;
+%}
+
+#define OPENMMFLOW_EXPORT
+%feature("flatnested");
+
+// Keyword arguments where a default has no Python form; SWIG does the other functions.
+%define %keywords(FUNCTION)
+%feature("kwargs") FUNCTION;
+%feature("compactdefaultargs") FUNCTION;
+%feature("autodoc", "0") FUNCTION;
+%enddef
+%keywords(OpenMMFlow::AffineCoupling::AffineCoupling)
+%keywords(OpenMMFlow::Flow::Flow)
+%keywords(OpenMMFlow::InternalCoordinates::fromSystem)
+%keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
+%keywords(OpenMMFlow::ReducedPotential::evaluate)
+%keywords(OpenMMFlow::ContextPotential::evaluate)
+%include "typemaps.i"
+
+// Enums
+%int_enum(JumpKind, Independence PriorPreserving RandomWalk)
+%int_enum(AcceptanceTest, Metropolis Barker)
+%int_enum(Gradient, Omit Compute)
+%int_enum(Activation, SiLU ReLU Tanh)
+%int_enum(TorsionRange, Circle Turn Positive Negative)
+
+// Classes held by shared_ptr
+%shared_class(Prior)
+%shared_class(GaussianPrior)
+%shared_class(UniformTorusPrior)
+%shared_class(ProductPrior)
+%shared_class(Transform)
+%shared_class(Sequence)
+%shared_class(Inverse)
+%shared_class(Permutation)
+%shared_class(Scaling)
+%shared_class(CircularShift)
+%shared_class(AffineCoupling)
+%shared_class(SplineCoupling)
+%shared_class(InternalCoordinates)
+%shared_class(PythonTransform)
+%shared_class(Flow)
+%shared_class(ReducedPotential)
+%shared_class(ContextPotential)
+%shared_class(Loss)
+%shared_class(MaximumLikelihoodLoss)
+%shared_class(ReverseKLLoss)
+%template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
+%template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
+%returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
+                 OpenMMFlow::Prior)
+%returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
+                 OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
+                 OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
+
+// Options of a class, as a class of their own
+%define %options(CLASS)
+%rename(CLASS ## Options) OpenMMFlow::CLASS::Options;
+%feature("python:nondynamic") OpenMMFlow::CLASS::Options;
+%enddef
+%options(Conditioner)
+%options(SplineCoupling)
+%options(ContextPotential)
+%options(LatentJump)
+%options(MaximumLikelihoodLoss)
+%options(ReverseKLLoss)
+%options(Trainer)
+%rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
+%rename(RandomState) OpenMMFlow::Random::State;
+
+%rename(__call__) *::operator();
+%ignore OpenMMFlow::InternalCoordinates::Chart;
+%ignore OpenMMFlow::ConstraintMetric::Blocks;
+%ignore OpenMMFlow::accept;
+
+// Units, as OpenMM's own getters have them
+%returns_quantity(OpenMMFlow::FlowForce::getTemperature, kelvin)
+%returns_quantity(OpenMMFlow::ContextPotential::getTemperature, kelvin)
+
+%returns_bytes(OpenMMFlow::Flow::serialize)
+
+// Python objects as they are
+%typemap(in) _object* { $1 = $input; }
+%typemap(out) _object* { $result = $1; }
+
+%typemap(out) const std::vector<OpenMMFlow::JumpRecord>& {
+    $result = PyList_New(static_cast<Py_ssize_t>($1->size()));
+    for (size_t i = 0; i < $1->size(); i++)
+        PyList_SET_ITEM($result, static_cast<Py_ssize_t>(i),
+                        SWIG_NewPointerObj(new OpenMMFlow::JumpRecord((*$1)[i]),
+                                           $descriptor(OpenMMFlow::JumpRecord*), SWIG_POINTER_OWN));
+}
+
+// What OpenMM returns as a Force or an Integrator, as what it is. openmmflow/_extend.py calls them where OpenMM returns one.
+%define %castable(CLASS, BASE)
+%extend OpenMMFlow::CLASS {
+    static bool isinstance(const OpenMM::BASE& object) {
+        return dynamic_cast<const OpenMMFlow::CLASS*>(&object) != nullptr;
+    }
+    static OpenMMFlow::CLASS& cast(OpenMM::BASE& object) {
+        auto* found = dynamic_cast<OpenMMFlow::CLASS*>(&object);
+        if (found == nullptr)
+            throw OpenMM::OpenMMException(#CLASS "::cast: the object is of another class");
+        return *found;
+    }
+}
+%enddef
+%castable(FlowForce, Force)
+%castable(FlowLangevinIntegrator, Integrator)
+
+%include "openmmflow/latent/Random.h"
+%include "openmmflow/latent/Prior.h"
+%include "openmmflow/flows/Transform.h"
+%include "openmmflow/flows/Sequence.h"
+%include "openmmflow/flows/Elementary.h"
+%include "openmmflow/flows/Conditioner.h"
+%ignore OpenMMFlow::Split;
+%include "openmmflow/flows/Coupling.h"
+%include "openmmflow/flows/RationalQuadraticSpline.h"
+%template() std::vector<OpenMMFlow::ZMatrixRow>;
+%include "openmmflow/flows/InternalCoordinates.h"
+%include "openmmflow/flows/Flow.h"
+%include "PythonTransform.h"
+%include "openmmflow/energies/ReducedPotential.h"
+%include "openmmflow/energies/ContextPotential.h"
+%include "openmmflow/energies/ConstraintMetric.h"
+%include "openmmflow/samplers/Acceptance.h"
+%include "openmmflow/samplers/LatentJump.h"
+%include "openmmflow/estimators/FreeEnergy.h"
+%include "openmmflow/estimators/EffectiveSampleSize.h"
+%include "openmmflow/estimators/TimeSeries.h"
+%include "openmmflow/training/Loss.h"
+%include "openmmflow/training/Trainer.h"
+%include "openmmflow/FlowForce.h"
+%include "openmmflow/FlowLangevinIntegrator.h"
+
+%pythoncode %{
+__all__ = [name for name, value in globals().items()
+           if getattr(value, "__module__", None) == __name__ and not name.startswith(("_", "Swig"))]
+%}
