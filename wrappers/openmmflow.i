@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-%module(package="openmmflow", threads=1) openmmflow
+%module(package="openmmflow", threads=1, naturalvar=1) openmmflow
 
 %include <stdint.i>
 %include <std_string.i>
@@ -120,6 +120,7 @@ using namespace OpenMM;
 
 // Python objects as they are
 %typemap(in) _object* { $1 = $input; }
+%typemap(typecheck, precedence=SWIG_TYPECHECK_POINTER) _object* { $1 = 1; }
 %typemap(out) _object* { $result = $1; }
 
 %typemap(out) const std::vector<OpenMMFlow::JumpRecord>& {

@@ -37,11 +37,10 @@
 %typemap(out) const TYPE& { %convert_or_fail($result = OpenMMFlow::Python::toPython(*$1)) }
 %enddef
 
-/* Both, for members of structs too. */
+/* Both. Members of structs are values too, as the module has naturalvar=1. */
 %define %value(TYPE...)
 %value_in(TYPE)
 %value_out(TYPE)
-%naturalvar TYPE;
 %enddef
 
 %value(at::Tensor)
@@ -98,7 +97,7 @@
 %typemap(typecheck, precedence=SWIG_TYPECHECK_INTEGER) OpenMMFlow::NAME { $1 = 1; }
 %pythoncode %{
 NAME = enum.IntEnum(#NAME, #MEMBERS, start=0, module=__name__)
-globals().update({f"{#NAME}_{member.name}": member for member in NAME})
+globals().update({#NAME "_" + member.name: member for member in NAME})
 %}
 %enddef
 

@@ -27,7 +27,8 @@ def extend() -> None:
     api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
     api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
-    api.SplineCouplingOptions.conditioner = _keepingOwner(api.SplineCouplingOptions.conditioner)
+    # type's own, as SWIG's metaclass refuses to replace a property
+    type.__setattr__(api.SplineCouplingOptions, "conditioner", _keepingOwner(api.SplineCouplingOptions.conditioner))
     api.Flow.__reduce__ = lambda self: (api.Flow.deserialize, (self.serialize(),))
     api.Flow.__copy__ = lambda self: self.clone()
     api.Flow.__deepcopy__ = lambda self, memo: self.clone()

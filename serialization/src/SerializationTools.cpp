@@ -42,19 +42,24 @@ std::string OpenMMFlow::decodeBase64(const std::string& text) {
     return bytes;
 }
 
+// XmlSerializer writes the type of every object into its node.
+static std::string describe(const SerializationNode& node) {
+    return node.getStringProperty("type", "XML");
+}
+
 template <class Number>
 static Number readAs(const SerializationNode& node, const std::string& name) {
     const std::string& text = node.getStringProperty(name);
     Number value{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    OpenMMFlow::require(error == std::errc() && end == text.data() + text.size(), node.getName(), name,
+    OpenMMFlow::require(error == std::errc() && end == text.data() + text.size(), describe(node), name,
                         "\"" + text + "\"", "a number");
     return value;
 }
 
 double OpenMMFlow::readNumber(const SerializationNode& node, const std::string& name) {
     const auto value = readAs<double>(node, name);
-    require(std::isfinite(value), node.getName(), name, value, "finite");
+    require(std::isfinite(value), describe(node), name, value, "finite");
     return value;
 }
 

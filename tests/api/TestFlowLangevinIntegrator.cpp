@@ -21,6 +21,11 @@ struct FlowLangevinOn : testing::TestWithParam<std::string> {
         context->setPositions(positions);
         return context;
     }
+
+    // CPU has the same jumps as Reference and takes ten times as long for these few particles: fewer samples there.
+    static bool isReference() { return GetParam() == "Reference"; }
+    static int numSamples(int onReference) { return isReference() ? onReference : onReference / 10; }
+    static double maxError(double onReference) { return isReference() ? onReference : onReference * std::sqrt(10.0); }
 };
 
 std::unique_ptr<FlowLangevinIntegrator> makeWellIntegrator(double step = 0.02) {
@@ -114,13 +119,13 @@ TEST_P(FlowLangevinOn, JumpsAloneSampleTheTarget) {
             integrator->setTrialsPerJump(10);
             const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0, 0)});
             std::vector<int> right;
-            for (int i = 0; i < 4000; i++) {
+            for (int i = 0; i < numSamples(4000); i++) {
                 integrator->jump();
                 right.push_back(context->getState(State::Positions).getPositions()[0][0] > 0.0835);
             }
             const auto [mean, error] = blockMean(right);
             EXPECT_NEAR(mean, expected, 4 * error) << static_cast<int>(kind) << " " << static_cast<int>(test);
-            EXPECT_LT(error, 0.03);
+            EXPECT_LT(error, maxError(0.03));
         }
 }
 
@@ -132,13 +137,13 @@ TEST_P(FlowLangevinOn, LangevinWithJumpsSamplesTheTarget) {
     integrator->setTrialsPerJump(4);
     const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0, 0)});
     std::vector<int> right;
-    for (int i = 0; i < 6000; i++) {
+    for (int i = 0; i < numSamples(6000); i++) {
         integrator->step(10);
         right.push_back(context->getState(State::Positions).getPositions()[0][0] > 0.0835);
     }
     const auto [mean, error] = blockMean(right);
     EXPECT_NEAR(mean, rightFraction(0.3), 4 * error);
-    EXPECT_LT(error, 0.03);
+    EXPECT_LT(error, maxError(0.03));
 }
 
 // Every number of a record can be had again: energies from another Context, log q from the flow, the decision from
@@ -272,7 +277,8 @@ TEST_P(FlowLangevinOn, RefusesADamagedCheckpoint) {
 // cos^2(theta)/4), and can be told from sin(theta), which would follow if the metric factor were left out.
 TEST_P(FlowLangevinOn, ConstrainedTrimerFollowsTheMetric) {
     const auto system = makeTrimer();
-    constexpr int bins = 12, samples = 30000;
+    constexpr int bins = 12;
+    const int samples = numSamples(30000);
     const auto chiSquare = [&](const std::vector<double>& angles, const std::function<double(double)>& law) {
         std::vector<double> expected(bins), found(bins);
         double all = 0;
@@ -308,11 +314,12 @@ TEST_P(FlowLangevinOn, ConstrainedTrimerFollowsTheMetric) {
             angles.push_back(std::acos(a.dot(b) / std::sqrt(a.dot(a) * b.dot(b))));
         }
         EXPECT_GT(integrator.getJumpStatistics().getAcceptanceRate(), 0.5);
-        // 11 degrees of freedom: 40 is beyond 1 in 30,000. Eight trials leave little correlation: the sum is scaled by
-        // it.
+        // 11 degrees of freedom: 40 is beyond 1 in 30,000. Eight trials leave little correlation between samples.
         const auto law = [](double t) { return std::sin(t) * std::sqrt(1 - std::cos(t) * std::cos(t) / 4); };
         EXPECT_LT(chiSquare(angles, law), 40) << langevinSteps << " steps";
-        EXPECT_GT(chiSquare(angles, [](double t) { return std::sin(t); }), 40) << langevinSteps << " steps";
+        if (isReference()) { // samples enough to tell them apart
+            EXPECT_GT(chiSquare(angles, [](double t) { return std::sin(t); }), 40) << langevinSteps << " steps";
+        }
     }
 }
 
@@ -328,7 +335,7 @@ TEST_P(FlowLangevinOn, KineticEnergyIsThatOfTheTemperature) {
         const auto context = makeContext(*system, integrator, makeTrimerPositions(1.9));
         context->setVelocitiesToTemperature(300.0, 3);
         integrator.step(1000);
-        constexpr int samples = 20000;
+        const int samples = numSamples(20000);
         double sum = 0, squares = 0;
         for (int i = 0; i < samples; i++) {
             integrator.step(10);
@@ -340,7 +347,7 @@ TEST_P(FlowLangevinOn, KineticEnergyIsThatOfTheTemperature) {
         const double error =
             std::sqrt((squares / samples - mean * mean) / samples) * std::sqrt(1 + 2 / (2 * 5.0 * 0.02));
         EXPECT_NEAR(mean, degrees / 2, 4 * error) << (constrained ? "constrained" : "free");
-        EXPECT_LT(error, 0.06);
+        EXPECT_LT(error, maxError(0.06));
     }
 }
 

@@ -91,6 +91,6 @@ TEST(Serialization, RefusesDamagedXml) {
     expectMessage(changed(" jumpKind=\"[^\"]*\"", " jumpKind=\"Hop\""), "jumpKind is Hop");
     expectMessage(changed(" version=\"1\"", " version=\"99\""), "version is 99");
     expectMessage(changed(" flow=\"....", " flow=\"!!!!"), "the flow in the XML is damaged");
-    expectMessage(changed(" flow=\"(.{400})..", " flow=\"$1ZZ"), "checksum");
-    EXPECT_THROW(changed(" flow=\"[^\"]*\"", "")(), OpenMMException);
+    expectMessage(changed(" flow=\"([^\"]{200})..", " flow=\"$1ZZ"), "checksum");
+    expectMessage(changed(" flow=\"[^\"]*\"", ""), "'flow'");
 }
