@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openmm import unit
 from tqdm import tqdm
 
 from . import openmmflow as api
+from .adaptive import Walkers, WalkerStatistics, addFrames
 from .analysis import Estimate, FreeEnergyDifference, State, freeEnergyDifference, summarize
 from .data import TrainingData, inUnit, temperedData, toNanometers, writeNpz
 
@@ -42,6 +44,36 @@ class TrainingHistory:
     def getOverfitting(self) -> float:
         """How far the held-out loss has risen above its lowest value, in kT."""
         return self.validation[-1] - min(self.validation) if self.validation else 0.0
+
+
+@dataclass
+class AdaptiveHistory:
+    """What an adaptive training did: the data at its end; for each round of this run, what training and walkers reported."""
+
+    data: TrainingData
+    training: list[TrainingHistory] = field(default_factory=list)
+    walkers: list[WalkerStatistics] = field(default_factory=list)
+
+
+class _RoundFiles:
+    """The files of adaptive training: data and flow of each round. The flow is written last and marks a whole round."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def data(self, number: int) -> Path:
+        return self.folder / f"round{number}.npz"
+
+    def flow(self, number: int) -> Path:
+        return self.folder / f"round{number}.flow"
+
+    def findLast(self) -> int:
+        """The last whole round; -1 if there is none."""
+        number = -1
+        while self.flow(number + 1).exists():
+            number += 1
+        return number
 
 
 @dataclass
@@ -233,6 +265,67 @@ class BoltzmannGenerator:
             trainer.addLoss(energy, energyWeight)
             names.append(energy.getName())
         return _runTraining(trainer, names, data is not None, iterations, file, progress)
+
+    def fitAdaptively(self, data: TrainingData, friction: Any, stepSize: Any, *, rounds: int = 5, walkers: int = 4,
+                      framesPerWalker: int = 2000, stepsPerFrame: int = 100, trialsPerJump: int = 4, seed: int = 0,
+                      folder: str | Path | None = None, progress: bool = True, **training: Any) -> AdaptiveHistory:
+        """Train on data; then, round by round, let walkers run dynamics that jumps with the flow, add their frames to
+        the data, and train again.
+
+        The walkers start from frames of the data and go on from round to round. They sample the target whatever the flow
+        is worth (once they have forgotten where they started), so that frames from few temperatures or a short run
+        are enough to begin with.
+
+        Parameters
+        ----------
+        data : the frames to begin with
+        friction, stepSize : 1/ps and ps, of the walkers' dynamics
+        rounds, walkers : number of each
+        framesPerWalker, stepsPerFrame : in one round; a jump of trialsPerJump proposals comes before each frame
+        seed : 0 chooses
+        folder : where each round leaves its data and its flow; the rounds that are there already are not repeated
+        progress : whether to show progress bars
+        training : arguments of fit(), for each round
+
+        Returns
+        -------
+        AdaptiveHistory
+        """
+        if rounds < 1 or walkers < 1:
+            raise ValueError(f"BoltzmannGenerator.fitAdaptively: rounds and walkers are {rounds} and {walkers}, but must be "
+                             "at least 1")
+        seeds = np.random.default_rng(seed or None).integers(1, 2**31, size=(rounds + 1, 2 + walkers)).tolist()
+        files = None if folder is None else _RoundFiles(folder)
+        history = AdaptiveHistory(data)
+        done = -1  # round 0 trains on the data as they are
+        if files is not None and (done := files.findLast()) >= 0:
+            self.flow = api.Flow.load(str(files.flow(done)))
+            history.data = TrainingData.load(files.data(done)) if done > 0 else data
+        last = history.data.positions[-walkers * framesPerWalker:].reshape(walkers, framesPerWalker, -1, 3)[:, -1] \
+            if done > 0 else data.resample(walkers, seeds[0][0])
+        group: Walkers | None = None
+        for number in range(done + 1, rounds + 1):
+            if number > 0:
+                group = group or Walkers(self.system, self.positions, last, self.atoms, partial(
+                    self._makeWalker, friction, stepSize, stepsPerFrame, trialsPerJump, seeds[number][2:]),
+                                         self._platform or None)
+                with tqdm(total=walkers * framesPerWalker, desc=f"walkers, round {number}", unit="frame",
+                          disable=not progress) as bar:
+                    positions, energies, statistics = group.run(framesPerWalker, stepsPerFrame, bar.update)
+                history.walkers.append(statistics)
+                history.data = addFrames(history.data, positions.reshape(-1, *positions.shape[2:]), energies.ravel())
+            history.training.append(self.fit(history.data, seed=seeds[number][1], progress=progress, **training))
+            if files is not None:
+                history.data.save(files.data(number))
+                self.save(files.flow(number))
+        return history
+
+    def _makeWalker(self, friction: Any, stepSize: Any, jumpInterval: int, trialsPerJump: int, seeds: list[int],
+                    walker: int) -> Any:
+        integrator = self.integrator(friction, stepSize, jumpInterval=jumpInterval, trialsPerJump=trialsPerJump,
+                                     seed=seeds[walker])
+        integrator.setRandomNumberSeed(seeds[walker])
+        return integrator
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
