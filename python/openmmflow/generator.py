@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -229,8 +229,8 @@ class BoltzmannGenerator:
 
     def fit(self, data: TrainingData | None, *, iterations: int = 5000, batchSize: int = 256,
             learningRate: float = 1e-3, energyWeight: float = 0.0, energyCut: float = 1e3, dropFraction: float = 0.02,
-            numThreads: int = 0, seed: int = 0, file: str | Path | None = None,
-            progress: bool = True) -> TrainingHistory:
+            numThreads: int = 0, seed: int = 0, file: str | Path | None = None, progress: bool = True,
+            callback: Callable[[TrainingHistory], Any] | None = None) -> TrainingHistory:
         """Train by maximum likelihood on data, by reverse KL on the energy, or by both.
 
         Parameters
@@ -243,6 +243,7 @@ class BoltzmannGenerator:
         seed : 0 chooses
         file : a checkpoint: written every minute, at the end, and on Ctrl-C; an existing one is continued
         progress : whether to show a progress bar
+        callback : called with the history so far, about 500 times in all; what it raises ends the training
         """
         if data is None and energyWeight == 0:
             raise ValueError("BoltzmannGenerator.fit: there are neither data nor an energyWeight to train on")
@@ -264,7 +265,7 @@ class BoltzmannGenerator:
             energy = api.ReverseKLLoss(self.potential, settings)
             trainer.addLoss(energy, energyWeight)
             names.append(energy.getName())
-        return _runTraining(trainer, names, data is not None, iterations, file, progress)
+        return _runTraining(trainer, names, data is not None, iterations, file, progress, callback)
 
     def fitAdaptively(self, data: TrainingData, friction: Any, stepSize: Any, *, rounds: int = 5, walkers: int = 4,
                       framesPerWalker: int = 2000, stepsPerFrame: int = 100, trialsPerJump: int = 4, seed: int = 0,
@@ -476,7 +477,7 @@ def _estimateScaling(chart: Any, data: TrainingData) -> Any:
 
 
 def _runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int, file: str | Path | None,
-                 progress: bool) -> TrainingHistory:
+                 progress: bool, callback: Callable[[TrainingHistory], Any] | None) -> TrainingHistory:
     history = TrainingHistory(losses={name: [] for name in names})
     if file is not None and Path(file).exists():
         trainer.loadCheckpoint(str(file))
@@ -512,6 +513,8 @@ def _runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int,
                 if time.monotonic() - saved > 60:
                     save()
                     saved = time.monotonic()
+                if callback is not None:
+                    callback(history)
         except KeyboardInterrupt:
             save()
             raise

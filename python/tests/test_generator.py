@@ -199,3 +199,18 @@ def testWrongArgumentsAreNamed(dipeptide, data):
     generator = makeGenerator(dipeptide, data)
     with pytest.raises(ValueError, match=r"particles \[40\] of a torsion"):
         generator.state([4, 6, 8, 40], 0, 180)
+
+
+def testTheCallbackSeesTheHistoryAndMayEndTheTraining(dipeptide, data):
+    seen = []
+
+    def stopAtFifty(history):
+        seen.append((history.iterations[-1], history.losses["likelihood"][-1]))
+        if history.iterations[-1] == 50:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        makeGenerator(dipeptide, data).fit(data, iterations=100, batchSize=32, seed=1, progress=False,
+                                           callback=stopAtFifty)
+    assert [iteration for iteration, _ in seen] == list(range(1, 51))
+    assert np.isfinite([loss for _, loss in seen]).all()
