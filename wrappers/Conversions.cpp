@@ -230,6 +230,8 @@ PyObject* Python::quantityToPython(double value, const char* unit) {
 }
 
 void Python::raise() {
+    if (PyErr_CheckSignals() != 0)
+        return; // Ctrl-C goes before
     try {
         throw;
     } catch (py::error_already_set& error) {

@@ -57,6 +57,7 @@ using namespace OpenMM;
 %include "typemaps.i"
 
 // Enums
+%rename("$ignore", %$isenumitem) "";
 %int_enum(JumpKind, Independence PriorPreserving RandomWalk)
 %int_enum(AcceptanceTest, Metropolis Barker)
 %int_enum(Gradient, Omit Compute)

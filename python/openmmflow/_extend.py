@@ -15,7 +15,11 @@ from . import openmmflow as api
 def extend() -> None:
     """Extend the classes; called once, when the package is imported."""
     for cls in vars(api).values():
-        if isinstance(cls, type) and cls.__module__ == api.__name__ and _fields(cls):
+        if not isinstance(cls, type) or cls.__module__ != api.__name__:
+            continue
+        if vars(cls).get("__repr__") is api._swig_repr:
+            del cls.__repr__  # it would hide that of the base class
+        if _fields(cls):
             cls.__repr__ = _reprOfFields
             if cls.__name__.endswith("Options"):
                 _takeSettings(cls)

@@ -226,7 +226,7 @@ def testFlowForceIsMinusKTLogQ():
     logQ = flow.logQ(x)
     logQ.sum().backward()
     state = context.getState(energy=True, forces=True)
-    assert state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) == pytest.approx(-0.5 * KT * float(logQ))
+    assert state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) == pytest.approx(-0.5 * KT * float(logQ.detach()))
     forces = np.array(state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer))
     np.testing.assert_allclose(forces[ATOMS], 0.5 * KT * x.grad.numpy().reshape(3, 3), rtol=1e-9, atol=1e-9)
     assert not forces[0].any()
