@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import openmm as mm
+import torch
 from openmm import app
 from tqdm import tqdm
 
 from . import openmmflow as api
-from . import plots
+from . import _build, plots
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse
 from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
@@ -295,9 +296,7 @@ def freeEnergy(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    from importlib.metadata import version
-
-    print(f"openmmflow {version('openmm-flow')}, OpenMM {mm.__version__}, torch {version('torch')}")
+    print(f"openmmflow {_build.version}, OpenMM {mm.__version__}, torch {torch.__version__}")
     platforms = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
     print(f"platforms: {', '.join(platforms)}")
     for failure in mm.Platform.getPluginLoadFailures():
