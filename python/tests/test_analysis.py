@@ -2,6 +2,8 @@
 import mdtraj
 import numpy as np
 import openmm as mm
+import openmmflow as of
+import pymbar
 import pytest
 from openmm import app, unit
 from openmmflow.analysis import (Estimate, State, blockPopulation, findBackboneTorsions, freeEnergyDifference,
@@ -120,6 +122,24 @@ def testFreeEnergyDifferenceOfTheDoubleWell():
         assert found.standardError < 0.1
     assert abs(np.mean(deviations)) < 4 / np.sqrt(30)
     assert np.std(deviations) < 1.6
+
+
+@pytest.mark.parametrize("infinite", [0, 150])
+@pytest.mark.parametrize("shift, offset", [(0.3, 0.0), (2.0, 40.0), (-3.5, -7.0)])
+def testBarIsPymbars(shift, offset, infinite):
+    """Between two Gaussians. To pymbar, which takes no infinities, a work of 600 is as hopeless as an infinite one."""
+    random = np.random.default_rng(8)
+    x, y = random.normal(size=900), shift + 0.7 * random.normal(size=400)
+    works = [((at - shift) / 0.7)**2 / 2 + offset - at**2 / 2 for at in (x, y)]
+    forward, reverse = works[0], -works[1]
+    forward[:infinite] = reverse[:infinite // 3] = np.inf
+    found = of.bar(forward, reverse)
+    expected = pymbar.bar(*(np.where(np.isinf(w), 600.0, w) for w in (forward, reverse)), relative_tolerance=1e-14)
+    assert found.deltaF == pytest.approx(expected["Delta_f"], rel=0, abs=1e-9)
+    assert found.standardError == pytest.approx(expected["dDelta_f"], rel=0, abs=1e-9)
+    assert (found.numForwardInfinite, found.numReverseInfinite) == (infinite, infinite // 3)
+    if not infinite:
+        assert found.deltaF == pytest.approx(offset - np.log(0.7), abs=4 * found.standardError)
 
 
 def testMbarWeightsReproduceTheHarmonicEnergyAtTheTarget():
