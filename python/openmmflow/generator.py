@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import openmmflow as api
 from .adaptive import Walkers, WalkerStatistics, addFrames
 from .analysis import Estimate, FreeEnergyDifference, State, freeEnergyDifference, summarize
-from .data import TrainingData, inUnit, temperedData, toNanometers, writeNpz
+from .data import R, TrainingData, inUnit, temperedData, toNanometers, writeNpz
 
 SOLVENT = frozenset("HOH WAT SOL TIP3 TIP3P TIP4 SPC NA CL K LI RB CS MG CA ZN Na+ Cl- K+ SOD CLA POT CES".split())
 
@@ -228,8 +228,9 @@ class BoltzmannGenerator:
         return State(tuple(self.atoms.index(atom) for atom in torsion), low, high)
 
     def fit(self, data: TrainingData | None, *, iterations: int = 5000, batchSize: int = 256,
-            learningRate: float = 1e-3, energyWeight: float = 0.0, energyCut: float = 1e3, dropFraction: float = 0.02,
-            numThreads: int = 0, seed: int = 0, file: str | Path | None = None, progress: bool = True,
+            learningRate: float = 1e-3, energyWeight: float = 0.0, energyCut: float | None = None,
+            dropFraction: float = 0.02, gradientClip: float = 20.0, numThreads: int = 0, seed: int = 0,
+            file: str | Path | None = None, progress: bool = True,
             callback: Callable[[TrainingHistory], Any] | None = None) -> TrainingHistory:
         """Train by maximum likelihood on data, by reverse KL on the energy, or by both.
 
@@ -237,35 +238,44 @@ class BoltzmannGenerator:
         ----------
         data : frames and their weights; None trains on the energy alone
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
-        energyWeight : the weight of reverse KL beside the likelihood's 1; 0 leaves it out
-        energyCut, dropFraction : see ReverseKLLoss
+        energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1
+        energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default
+        gradientClip : largest norm of the gradient
         numThreads : for the networks; 0 leaves torch's setting alone
         seed : 0 chooses
         file : a checkpoint: written every minute, at the end, and on Ctrl-C; an existing one is continued
         progress : whether to show a progress bar
         callback : called with the history so far, about 500 times in all; what it raises ends the training
         """
+        if not 0 <= energyWeight <= 1:
+            raise ValueError(f"BoltzmannGenerator.fit: energyWeight is {energyWeight}, but must be between 0 and 1")
         if data is None and energyWeight == 0:
             raise ValueError("BoltzmannGenerator.fit: there are neither data nor an energyWeight to train on")
+        if data is None:
+            energyWeight = 1.0
         options = api.TrainerOptions()
         options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
-        options.numThreads, options.warmup = numThreads, min(100, iterations // 10)
+        options.gradientClip, options.numThreads, options.warmup = gradientClip, numThreads, min(100, iterations // 10)
         trainer = api.Trainer(self.flow, options)
         names = []
-        if data is not None:
+        if energyWeight < 1:
             settings = api.MaximumLikelihoodLossOptions()
             settings.batchSize = batchSize
             likelihood = api.MaximumLikelihoodLoss(self.flow, settings)
             likelihood.addData(_toTensor(data.positions), torch.as_tensor(data.logWeights))
-            trainer.addLoss(likelihood)
+            trainer.addLoss(likelihood, 1 - energyWeight)
             names.append(likelihood.getName())
         if energyWeight > 0:
             settings = api.ReverseKLLossOptions()
-            settings.batchSize, settings.energyCut, settings.dropFraction = batchSize, energyCut, dropFraction
+            settings.batchSize, settings.dropFraction = batchSize, dropFraction
+            if energyCut is not None:
+                settings.energyCut = energyCut
+            elif data is not None:
+                settings.energyCut = 100 + np.exp(data.logWeights) @ data.energies / (R * self.temperature)
             energy = api.ReverseKLLoss(self.potential, settings)
             trainer.addLoss(energy, energyWeight)
             names.append(energy.getName())
-        return _runTraining(trainer, names, data is not None, iterations, file, progress, callback)
+        return _runTraining(trainer, names, energyWeight < 1, iterations, file, progress, callback)
 
     def fitAdaptively(self, data: TrainingData, friction: Any, stepSize: Any, *, rounds: int = 5, walkers: int = 4,
                       framesPerWalker: int = 2000, stepsPerFrame: int = 100, trialsPerJump: int = 4, seed: int = 0,
