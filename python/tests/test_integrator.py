@@ -57,15 +57,24 @@ def makeTopology():
     return topology
 
 
-def makeSimulation(constraints=False, seed=7, jumpInterval=10):
-    system, positions = makeSystem(constraints=constraints)
-    integrator = of.FlowLangevinIntegrator(300 * unit.kelvin, 5 / unit.picosecond, 1 * unit.femtosecond,
-                                           makeFlow(system, positions))
+def makeIntegrator(flow, temperature=300 * unit.kelvin, seed=7, jumpInterval=10):
+    integrator = of.FlowLangevinIntegrator(temperature, 5 / unit.picosecond, 1 * unit.femtosecond, flow)
     integrator.setJumpInterval(jumpInterval)
     integrator.setTrialsPerJump(2)
     integrator.setRandomNumberSeed(seed)
     integrator.setJumpRandomNumberSeed(seed)
-    simulation = app.Simulation(makeTopology(), system, integrator, mm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
+    return integrator
+
+
+def getPlatform(name):
+    """Arguments of a Context on which a run can be repeated bit for bit."""
+    return mm.Platform.getPlatformByName(name), {"Threads": "1"} if name == "CPU" else {}
+
+
+def makeSimulation(constraints=False, seed=7, jumpInterval=10, platform="CPU"):
+    system, positions = makeSystem(constraints=constraints)
+    integrator = makeIntegrator(makeFlow(system, positions), seed=seed, jumpInterval=jumpInterval)
+    simulation = app.Simulation(makeTopology(), system, integrator, *getPlatform(platform))
     simulation.context.setPositions(positions)
     simulation.context.setVelocitiesToTemperature(300, seed)
     return simulation
@@ -79,6 +88,22 @@ def getState(simulation):
 def angleOf(positions):
     a, b = (positions[i] - positions[ATOMS[1]] for i in (ATOMS[0], ATOMS[2]))
     return math.acos(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+
+def exactRight(constraints=False, kT=KT, energy=lambda theta: 0.0):
+    """P(angle >= 1.5) by quadrature of the angle's own density, with an energy (kJ/mol) besides that of makeSystem()."""
+    theta = np.linspace(0.0, math.pi, 200001)[1:-1]
+    wells = 60.0 * ((theta - 1.5)**2 / 0.25 - 1)**2 + KT * (theta >= 1.5)
+    density = np.sin(theta) * np.exp(-(wells + energy(theta)) / kT)
+    if constraints:
+        density *= np.sqrt(1 - np.cos(theta)**2 / 4)  # the mass-metric factor of two bonds of equal masses
+    return density[theta >= 1.5].sum() / density.sum()
+
+
+def checkRight(angles, exact, numEffective=500):
+    right = of.meanWithError((np.array(angles) >= 1.5).astype(float))
+    assert right.numEffective > numEffective
+    assert abs(right.mean - exact) < 4 * right.standardError
 
 
 def testAnUnchangedScriptRunsWithReporters(tmp_path):
@@ -98,32 +123,27 @@ def testAnUnchangedScriptRunsWithReporters(tmp_path):
 
 @pytest.mark.parametrize("constraints", [False, True])
 def testJumpsCrossABarrierAndVisitBothWellsAsOften(constraints):
-    """P(right) by quadrature of the angle's own density; jumps often enough that frames are nearly independent."""
-    simulation = makeSimulation(constraints=constraints, jumpInterval=2)
+    """Jumps so often that frames are nearly independent."""
+    simulation = makeSimulation(constraints=constraints, jumpInterval=2, platform="Reference")
     simulation.integrator.setTrialsPerJump(8)
     angles = []
     for _ in range(4000):
         simulation.step(2)
         angles.append(angleOf(getState(simulation)[0]))
-    theta = np.linspace(0.0, math.pi, 200001)[1:-1]
-    density = np.sin(theta) * np.exp(-60.0 / KT * ((theta - 1.5)**2 / 0.25 - 1)**2 - (theta >= 1.5))
-    if constraints:
-        density *= np.sqrt(1 - np.cos(theta)**2 / 4)  # the mass-metric factor of two bonds of equal masses
-    exact = density[theta >= 1.5].sum() / density.sum()
-    right = of.meanWithError((np.array(angles) >= 1.5).astype(float))
-    assert right.numEffective > 500
-    assert abs(right.mean - exact) < 4 * right.standardError
+    checkRight(angles, exactRight(constraints))
     assert simulation.integrator.getJumpStatistics().accepted > 400
 
 
-def testACheckpointContinuesBitForBit(tmp_path):
+@pytest.mark.parametrize("platform", ["CPU", "Reference"])
+@pytest.mark.parametrize("constraints", [False, True])
+def testACheckpointContinuesBitForBit(constraints, platform, tmp_path):
     file = str(tmp_path / "checkpoint")
-    simulation = makeSimulation()
+    simulation = makeSimulation(constraints, platform=platform)
     simulation.step(35)
     simulation.saveCheckpoint(file)
     simulation.step(60)
     expected, statistics = getState(simulation), simulation.integrator.getJumpStatistics()
-    for other in (simulation, makeSimulation(seed=8)):
+    for other in (simulation, makeSimulation(constraints, seed=8, platform=platform)):
         other.loadCheckpoint(file)
         assert other.currentStep == 35
         other.step(60)
@@ -151,6 +171,126 @@ def testEveryDecisionCanBeRecomputed():
     integrator.clearJumpRecords()
     assert integrator.getJumpRecords() == []
     assert records[0].step == 10  # copies
+
+
+@pytest.mark.parametrize("constraints", [False, True])
+def testRecordsHoldEnergiesAndDensitiesThatAnyoneCanComputeAgain(constraints):
+    """From the positions before and after a jump, by another Context and the flow; the constraints' factor by its formula."""
+    simulation = makeSimulation(constraints, platform="Reference")
+    integrator = simulation.integrator
+    integrator.setTrialsPerJump(1)
+    integrator.setRecordTrials(True)
+    other = mm.Context(simulation.system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+
+    def compute(positions):
+        other.setPositions(positions)
+        energy = other.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        z = np.array([[2.0, math.cos(angleOf(positions))], [math.cos(angleOf(positions)), 2.0]]) / 12.0
+        metric = 0.5 * math.log(np.linalg.det(z)) if constraints else 0.0
+        latent = integrator.getFlow().toLatent(positions[ATOMS].reshape(1, -1))
+        return energy / KT - metric, float(latent.logQ), float(latent.logDet), metric
+
+    numAccepted = 0
+    for _ in range(400):
+        integrator.step(3)
+        before = getState(simulation)[0]
+        accepted = integrator.jump()
+        record = integrator.getJumpRecords()[-1]
+        old = (record.uOld, record.logQOld, record.logDetOld, record.metricOld)
+        assert old == pytest.approx(compute(before), rel=1e-9, abs=1e-9)
+        if accepted:
+            new = (record.uNew, record.logQNew, record.logDetNew, record.metricNew)
+            assert new == pytest.approx(compute(getState(simulation)[0]), rel=1e-9, abs=1e-9)
+        else:
+            np.testing.assert_array_equal(getState(simulation)[0], before)
+        numAccepted += accepted
+    assert 5 < numAccepted < 200
+
+
+def testJumpsBesideABarostatVirtualSitesAndCMMotionRemoval():
+    """An ideal gas of 20 atoms and a molecule that jumps: <V> = (21 + 1) kT / P. A virtual site midway between the moved
+    ends of the molecule is pulled to its centre, which changes the angle: energies of trials must see it move."""
+    system, positions = makeSystem(constraints=True)
+    system.removeForce(1)  # the tether of the first particle, which is a gas atom here; the bonds' force is empty
+    system.removeForce(1)
+    site = system.addParticle(0.0)
+    system.setVirtualSite(site, mm.TwoParticleAverageSite(1, 3, 0.5, 0.5))
+    positions.append((positions[1] + positions[3]) / 2)
+    pull = mm.HarmonicBondForce()
+    pull.addBond(site, 2, 0.0, 2000.0)
+    system.addForce(pull)
+    box = mm.NonbondedForce()  # without charges or radii: it makes the System periodic
+    box.setNonbondedMethod(mm.NonbondedForce.CutoffPeriodic)
+    box.setCutoffDistance(0.3)
+    random = np.random.default_rng(1)
+    for _ in range(19):
+        system.addParticle(12.0)
+        positions.append(mm.Vec3(*random.uniform(0, 5, 3)))
+    for _ in range(system.getNumParticles()):
+        box.addParticle(0.0, 1.0, 0.0)
+    system.addForce(box)
+    numMolecules, pressure = 21, 10 * unit.bar
+    system.setDefaultPeriodicBoxVectors((5, 0, 0), (0, 5, 0), (0, 0, 5))
+    barostat = mm.MonteCarloBarostat(pressure, 300 * unit.kelvin, 2)
+    barostat.setRandomNumberSeed(3)
+    system.addForce(barostat)
+    system.addForce(mm.CMMotionRemover(5))
+    integrator = makeIntegrator(makeFlow(system, positions), jumpInterval=5)
+    integrator.setTrialsPerJump(8)
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    integrator.step(500)
+    angles, volumes = [], []
+    for _ in range(4000):
+        integrator.step(10)
+        state = context.getState(positions=True)
+        angles.append(angleOf(np.array(state.getPositions(asNumpy=True))))
+        volumes.append(state.getPeriodicBoxVolume().value_in_unit(unit.nanometer**3))
+    checkRight(angles, exactRight(True, energy=lambda theta: 1000.0 * (0.1 * np.cos(theta / 2))**2))
+    pv = (pressure * unit.nanometer**3 * unit.AVOGADRO_CONSTANT_NA).value_in_unit(unit.kilojoule_per_mole)
+    volume = of.meanWithError(volumes)
+    assert volume.numEffective > 30
+    assert abs(volume.mean - (numMolecules + 1) * KT / pv) < 4 * volume.standardError
+
+
+def testEnergiesOfARunWithJumpsAreThoseOfTheEnsemble():
+    """By physical_validation: kinetic energies follow their distribution (velocities are drawn anew by jumps of constrained
+    atoms), and potential energies at two temperatures differ by the factor exp(-(beta1 - beta2) U)."""
+    pv = pytest.importorskip("physical_validation")
+
+    def run(temperature):
+        system, positions = makeSystem(constraints=True)
+        integrator = makeIntegrator(makeFlow(system, positions), temperature, jumpInterval=10)
+        context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
+        context.setPositions(positions)
+        context.setVelocitiesToTemperature(temperature, 5)
+        integrator.step(1000)
+        kinetic, potential = np.empty(6000), np.empty(6000)
+        for i in range(len(kinetic)):
+            integrator.step(20)
+            state = context.getState(energy=True)
+            kinetic[i] = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+            potential[i] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        assert integrator.getJumpStatistics().accepted > 500
+        return kinetic, potential
+
+    def describe(energies, temperature):
+        return pv.data.SimulationData(
+            units=pv.data.UnitData.units("GROMACS"), observables=pv.data.ObservableData(*energies, sum(energies)),
+            ensemble=pv.data.EnsembleData("NVT", natoms=4, volume=1, temperature=temperature),
+            system=pv.data.SystemData(4, 2, 0, 0, mass=np.full(4, 12.0)))
+
+    cold, hot = run(300), run(400)
+    for energies, temperature in ((cold, 300), (hot, 400)):
+        simulation = describe(energies, temperature)
+        assert pv.kinetic_energy.distribution(simulation, strict=True, verbosity=0) > 1e-3
+        mean, width = pv.kinetic_energy.distribution(simulation, strict=False, verbosity=0, bootstrap_seed=1)
+        assert abs(mean) < 4 and abs(width) < 4  # standard errors
+    for total in (False, True):
+        deviation, = pv.ensemble.check(describe(cold, 300), describe(hot, 400), total_energy=total, verbosity=0)
+        assert abs(deviation) < 4
+        deviation, = pv.ensemble.check(describe(cold, 300), describe(hot, 550), total_energy=total, verbosity=0)
+        assert abs(deviation) > 4  # the check can tell
 
 
 def testJumpsOffIsLangevinMiddle():
@@ -230,6 +370,95 @@ def testFlowForceIsMinusKTLogQ():
     forces = np.array(state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer))
     np.testing.assert_allclose(forces[ATOMS], 0.5 * KT * x.grad.numpy().reshape(3, 3), rtol=1e-9, atol=1e-9)
     assert not forces[0].any()
+
+
+def testFlowForceWithinACustomCVForce():
+    """E = k (q - q0)^2 with q = -kT log q(x), and its chain rule."""
+    system, positions = makeSystem()
+    flow = makeFlow(system, positions)
+    empty = mm.System()
+    for _ in range(4):
+        empty.addParticle(12.0)
+    force = mm.CustomCVForce("k*(q-1)^2")
+    force.addGlobalParameter("k", 0.3)
+    force.addCollectiveVariable("q", of.FlowForce(flow, 300))
+    empty.addForce(force)
+    copied = mm.XmlSerializer.deserialize(mm.XmlSerializer.serialize(empty))
+    x = torch.tensor(np.array(positions)[ATOMS].reshape(1, -1), requires_grad=True)
+    energy = 0.3 * (-KT * flow.logQ(x) - 1).square().sum()
+    energy.backward()
+    for each in (empty, copied):
+        context = mm.Context(each, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+        context.setPositions(positions)
+        state = context.getState(energy=True, forces=True)
+        assert state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) == pytest.approx(energy.item(), rel=1e-9)
+        forces = np.array(state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer))
+        np.testing.assert_allclose(forces[ATOMS], -x.grad.numpy().reshape(3, 3), rtol=1e-8, atol=1e-8)
+
+
+def testSystemIntegratorAndStateFromXmlGoOnAlike():
+    """Bit for bit, as all seeds are in them."""
+    system, positions = makeSystem()
+    flow = makeFlow(system, positions)
+    system.addForce(of.FlowForce(flow, 300))
+    context = mm.Context(system, makeIntegrator(flow), *getPlatform("CPU"))
+    context.setPositions(positions)
+    context.setVelocitiesToTemperature(300, 1)
+    state = context.getState(positions=True, velocities=True, parameters=True)
+    texts = [mm.XmlSerializer.serialize(each) for each in (system, context.getIntegrator(), state)]
+    restored, integrator, state = map(mm.XmlSerializer.deserialize, texts)
+    assert type(integrator) is of.FlowLangevinIntegrator and type(restored.getForce(3)) is of.FlowForce
+    other = mm.Context(restored, integrator, *getPlatform("CPU"))
+    other.setState(state)
+    ends = []
+    for each in (context, other):
+        each.getIntegrator().step(100)
+        assert each.getIntegrator().getJumpStatistics().accepted > 0
+        ends.append(np.array(each.getState(positions=True).getPositions(asNumpy=True)))
+    np.testing.assert_array_equal(*ends)
+
+
+def testReplicaExchangeOfOpenmmtools(tmp_path):
+    """Parallel tempering with jumps, by a sampler that copies, compares, caches and stores integrators."""
+    pytest.importorskip("openmmtools")
+    from openmmtools import cache, mcmc, multistate, states
+
+    class JumpMove(mcmc.BaseIntegratorMove):
+        def __init__(self, integrator, n_steps):
+            super().__init__(n_steps, reassign_velocities=True)
+            self.integrator = mm.XmlSerializer.serialize(integrator)
+
+        def _get_integrator(self, thermodynamicState):
+            integrator = mm.XmlSerializer.deserialize(self.integrator)
+            integrator.setTemperature(thermodynamicState.temperature)
+            return integrator
+
+        def __getstate__(self):
+            return super().__getstate__() | {"integrator": self.integrator}
+
+        def __setstate__(self, state):
+            super().__setstate__(state)
+            self.integrator = state["integrator"]
+
+    system, positions = makeSystem()
+    integrator = makeIntegrator(makeFlow(system, positions), jumpInterval=5)
+    integrator.setTrialsPerJump(8)
+    sampler = multistate.ReplicaExchangeSampler(mcmc_moves=JumpMove(integrator, 20), number_of_iterations=300)
+    platform = mm.Platform.getPlatformByName("Reference")
+    for name in ("energy_context_cache", "sampler_context_cache"):
+        setattr(sampler, name, cache.ContextCache(platform=platform))
+    reporter = multistate.MultiStateReporter(str(tmp_path / "replicas.nc"), checkpoint_interval=1)
+    temperatures = [300 * unit.kelvin, 400 * unit.kelvin]
+    sampler.create([states.ThermodynamicState(system, t) for t in temperatures],
+                   [states.SamplerState(positions * unit.nanometer)] * 2, reporter)
+    sampler.run()
+    angles = [[], []]
+    for i in range(1, 300 + 1):
+        for replica, state in zip(reporter.read_sampler_states(i), reporter.read_replica_thermodynamic_states(i)):
+            angles[state].append(angleOf(replica.positions.value_in_unit(unit.nanometer)))
+    reporter.close()
+    for found, temperature in zip(angles, temperatures):
+        checkRight(found, exactRight(kT=KT * (temperature / (300 * unit.kelvin))), numEffective=100)
 
 
 def testAFlowIsReplacedBetweenSteps():
