@@ -41,11 +41,11 @@ def makeSystem(barrier=60.0, constraints=False):
     return system, positions
 
 
-def makeFlow(system, positions):
-    """Not trained: the angle's distribution covers both wells."""
+def makeFlow(system, positions, kT=KT):
+    """Not trained: bonds as stiff as they are at a temperature, and an angle whose distribution covers both wells."""
     chart = of.InternalCoordinates.fromSystem(system, ATOMS, positions)
     bonds = chart.getNumBonds()
-    scaling = of.Scaling([0.1] * bonds + [1.5], [math.sqrt(KT / 1e5)] * bonds + [0.4])
+    scaling = of.Scaling([0.1] * bonds + [1.5], [math.sqrt(kT / 1e5)] * bonds + [0.4])
     return of.Flow(of.GaussianPrior(bonds + 1), of.Sequence([scaling, chart]), ATOMS)
 
 
@@ -441,14 +441,14 @@ def testReplicaExchangeOfOpenmmtools(tmp_path):
             self.integrator = state["integrator"]
 
     system, positions = makeSystem()
-    integrator = makeIntegrator(makeFlow(system, positions), jumpInterval=5)
+    integrator = makeIntegrator(makeFlow(system, positions, 3 * KT), jumpInterval=5)
     integrator.setTrialsPerJump(8)
     sampler = multistate.ReplicaExchangeSampler(mcmc_moves=JumpMove(integrator, 20), number_of_iterations=300)
     platform = mm.Platform.getPlatformByName("Reference")
     for name in ("energy_context_cache", "sampler_context_cache"):
         setattr(sampler, name, cache.ContextCache(platform=platform))
     reporter = multistate.MultiStateReporter(str(tmp_path / "replicas.nc"), checkpoint_interval=1)
-    temperatures = [300 * unit.kelvin, 400 * unit.kelvin]
+    temperatures = [300 * unit.kelvin, 900 * unit.kelvin]
     sampler.create([states.ThermodynamicState(system, t) for t in temperatures],
                    [states.SamplerState(positions * unit.nanometer)] * 2, reporter)
     sampler.run()
