@@ -6,12 +6,12 @@ of other libraries, reporters and analysis. Arguments may carry OpenMM's units; 
 Tensors are torch's, in float64; arrays and lists are taken in their place.
 """
 
-import openmm as _openmm  # both before our library, which links theirs
-import torch as _torch
-
 from . import _version_check
 
 _version_check.check()
+
+import openmm as _openmm  # both before our library, which links theirs
+import torch as _torch
 
 from . import _build, _extend
 from .openmmflow import *

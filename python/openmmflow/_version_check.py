@@ -2,8 +2,14 @@
 """Refuses libraries of another version than those that the package was built with: their C++ interfaces change."""
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from . import _build
+try:
+    from . import _build
+except ImportError:
+    raise ImportError(f"{Path(__file__).parent} holds the sources of openmmflow, not the package: build it with\n"
+                      "    pip install --no-build-isolation ./python\n"
+                      "in the folder of the sources, and start Python in another folder than python/.") from None
 
 REPAIR = ("Build it again for the installed versions, in the folder of its sources:\n"
           "    pip install --no-build-isolation --force-reinstall --no-deps ./python\n"

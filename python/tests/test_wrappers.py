@@ -4,9 +4,13 @@
 import copy
 import gc
 import math
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import openmm as mm
@@ -340,6 +344,25 @@ def testAnotherVersionIsRefusedWithTheRepair(package, monkeypatch):
     assert "pip install --no-build-isolation" in message and f"{package}==1.2.*" in message
     monkeypatch.setattr(_build, package, installed)
     _version_check.check()
+
+
+def testAMissingPackageIsNamed(monkeypatch):
+    def find(package):
+        if package == "torch":
+            raise _version_check.PackageNotFoundError(package)
+        return _build.openmm
+
+    monkeypatch.setattr(_version_check, "version", find)
+    with pytest.raises(ImportError, match="^torch is not installed, but openmmflow"):
+        _version_check.check()
+
+
+def testTheSourcesAreNotThePackage():
+    sources = Path(__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", "import openmmflow"], cwd=sources, capture_output=True, text=True,
+                            env=os.environ | {"PYTHONPATH": str(sources)})
+    assert result.returncode == 1 and "holds the sources of openmmflow" in result.stderr
+    assert "During handling" not in result.stderr
 
 
 # Copies
