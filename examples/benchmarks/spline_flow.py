@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""A spline coupling flow of OpenMM-Flow against the same flow of zuko and of nflows, in one run and one thread.
+
+60 variables, 8 couplings that change one half each, rational-quadratic splines of 8 bins, networks of two hidden layers of 128.
+Milliseconds: log q of given x, sampling with log q, and a training step (loss, gradients, Adam) by maximum likelihood.
+
+    OMP_NUM_THREADS=1 python spline_flow.py [--batches 1 16 256 1024]
+"""
+import argparse
+import time
+
+import numpy as np
+import openmmflow as of
+import torch
+
+SIZE, LAYERS, BINS, HIDDEN, BOUND = 60, 8, 8, [128, 128], 5.0
+
+
+def makeOurs():
+    transforms = []
+    for layer in range(LAYERS):
+        options = of.SplineCouplingOptions(bins=BINS, bound=BOUND)
+        options.conditioner.hiddenSizes, options.conditioner.seed = HIDDEN, layer + 1
+        active = list(range(layer % 2, SIZE, 2))
+        transforms.append(of.SplineCoupling(SIZE, active, [], options))
+    flow = of.Flow(of.GaussianPrior(SIZE), of.Sequence(transforms))
+    parameters = list(flow.getParameters().values())
+    random = of.Random(1)
+
+    def sample(count):
+        drawn = flow.sample(count, random)
+        return drawn.x, drawn.logQ
+
+    options = of.TrainerOptions(iterations=10**9, learningRate=1e-4, warmup=0, numThreads=1)
+
+    def makeStep(x):
+        trainer = of.Trainer(flow, options)
+        loss = of.MaximumLikelihoodLoss(flow, of.MaximumLikelihoodLossOptions(batchSize=len(x), validationFraction=0.0))
+        loss.addData(x)
+        trainer.addLoss(loss)
+        return lambda: trainer.train(1)
+
+    return flow.logQ, sample, makeStep, parameters
+
+
+def withTorchAdam(logProb, sample, parameters):
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
+
+    def makeStep(x):
+        def step():
+            optimizer.zero_grad()
+            (-logProb(x).mean()).backward()
+            optimizer.step()
+        return step
+
+    return logProb, sample, makeStep, parameters
+
+
+def makeZuko():
+    import zuko
+    mask = torch.arange(SIZE) % 2 == 0
+    transforms = [zuko.flows.GeneralCouplingTransform(
+        features=SIZE, mask=mask if layer % 2 == 0 else ~mask, hidden_features=HIDDEN, activation=torch.nn.SiLU,
+        univariate=zuko.transforms.MonotonicRQSTransform, shapes=[(BINS,), (BINS,), (BINS - 1,)]) for layer in range(LAYERS)]
+    base = zuko.flows.UnconditionalDistribution(zuko.distributions.DiagNormal, torch.zeros(SIZE), torch.ones(SIZE), buffer=True)
+    flow = zuko.flows.Flow(transforms, base)
+    return withTorchAdam(lambda x: flow().log_prob(x), lambda count: flow().rsample_and_log_prob((count,)),
+                         list(flow.parameters()))
+
+
+def makeNflows():
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+    from nflows.nn.nets import MLP
+    from nflows.transforms import CompositeTransform, PiecewiseRationalQuadraticCouplingTransform
+    transforms = [PiecewiseRationalQuadraticCouplingTransform(
+        torch.arange(SIZE) % 2 if layer % 2 == 0 else 1 - torch.arange(SIZE) % 2,
+        lambda inputs, outputs: MLPWithContext(MLP([inputs], [outputs], HIDDEN, activation=torch.nn.functional.silu)),
+        num_bins=BINS, tails="linear", tail_bound=BOUND) for layer in range(LAYERS)]
+    flow = Flow(CompositeTransform(transforms), StandardNormal([SIZE]))
+    return withTorchAdam(flow.log_prob, flow.sample_and_log_prob, list(flow.parameters()))
+
+
+class MLPWithContext(torch.nn.Module):
+    """nflows calls its networks with a context."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, context=None):
+        return self.network(x)
+
+
+def timeInTurns(actions, seconds):
+    """Median seconds of each action, each having its turn until the time is used up."""
+    times = [[] for _ in actions]
+    for action in actions:
+        action()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for record, action in zip(times, actions):
+            start = time.perf_counter()
+            action()
+            record.append(time.perf_counter() - start)
+    return [float(np.median(record)) for record in times]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 256, 1024])
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each line")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    libraries = {"OpenMM-Flow": makeOurs(), "zuko": makeZuko(), "nflows": makeNflows()}
+    for name, (*_, parameters) in libraries.items():
+        libraries[name] = (*libraries[name][:3], sum(p.numel() for p in parameters))
+    print("parameters: " + ", ".join(f"{name} {entry[3]}" for name, entry in libraries.items()))
+    print(f"{'':14} {'batch':>6}" + "".join(f"{name:>13}" for name in libraries) + f"{'zuko/ours':>11}{'nflows/ours':>13}")
+    for batch in options.batches:
+        x64 = torch.randn(batch, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        data = {name: x64 if name == "OpenMM-Flow" else x64.float() for name in libraries}
+        work = {
+            "log q": [lambda f=f, x=data[n]: inference(f[0], x) for n, f in libraries.items()],
+            "sample": [lambda f=f: inference(f[1], batch) for f in libraries.values()],
+            "training step": [f[2](data[n]) for n, f in libraries.items()],
+        }
+        for label, actions in work.items():
+            ours, zuko, nflows = timeInTurns(actions, options.seconds)
+            print(f"{label:14} {batch:6d}" + "".join(f"{1e3 * t:13.2f}" for t in (ours, zuko, nflows))
+                  + f"{zuko / ours:11.2f}{nflows / ours:13.2f}", flush=True)
+
+
+@torch.no_grad()
+def inference(function, argument):
+    function(argument)
+
+
+if __name__ == "__main__":
+    main()
