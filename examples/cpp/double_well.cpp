@@ -31,7 +31,7 @@ int main() {
                                       Vec3(0.1 * std::cos(1.0), 0.1 * std::sin(1.0), 0)};
 
     // z -> bonds and angle -> x. The angle's distribution covers both wells; nothing is trained.
-    const double temperature = 300, width = std::sqrt(BOLTZ * temperature / 2e5);
+    const double temperature = 300, kT = 8.31446261815324e-3 * temperature, width = std::sqrt(kT / 2e5);
     const std::vector<int> atoms{0, 1, 2};
     const auto chart = InternalCoordinates::fromSystem(system, atoms, positions);
     const auto scaling =
@@ -41,6 +41,7 @@ int main() {
 
     FlowLangevinIntegrator integrator(temperature, 1.0, 0.001, flow);
     integrator.setJumpInterval(20);
+    integrator.setTrialsPerJump(8);
     integrator.setRandomNumberSeed(1);
     integrator.setJumpRandomNumberSeed(1);
     Context context(system, integrator, Platform::getPlatform("Reference"));
@@ -60,8 +61,8 @@ int main() {
         before = now;
     }
     const auto statistics = integrator.getJumpStatistics();
+    const double found = static_cast<double>(right) / frames, exact = 0.519184;
     std::cout << statistics.accepted << " of " << statistics.trials << " jumps accepted, " << crossings
-              << " crossings, "
-              << "P(right) = " << static_cast<double>(right) / frames << "\n";
-    return crossings > 100 ? 0 : 1;
+              << " crossings, P(right) = " << found << " (" << exact << " by quadrature)\n";
+    return crossings > 1000 && std::abs(found - exact) < 0.05 ? 0 : 1;
 }
