@@ -12,9 +12,17 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/OpenMMFlowConfigVersion.cma
 install(FILES ${CMAKE_BINARY_DIR}/OpenMMFlowConfig.cmake ${CMAKE_BINARY_DIR}/OpenMMFlowConfigVersion.cmake
         cmake/Dependencies.cmake DESTINATION ${OPENMMFLOW_CMAKE_DIR} COMPONENT cpp)
 
-# In a wheel OpenMM and torch are neighbours; elsewhere they are where they were when this was built.
-if(SKBUILD)
-    set_target_properties(OpenMMFlow PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../torch/lib;$ORIGIN/../OpenMM.libs/lib")
-else()
-    set_target_properties(OpenMMFlow PROPERTIES INSTALL_RPATH "$ORIGIN;${TORCH_DIR}/lib;${OPENMM_DIR}/lib")
+# OpenMM and torch are where they were when this was built.
+set_target_properties(OpenMMFlow PROPERTIES INSTALL_RPATH "$ORIGIN;${TORCH_DIR}/lib;${OPENMM_DIR}/lib")
+
+# A program of its own finds what was installed, and runs.
+if(OPENMMFLOW_BUILD_TESTS)
+    set(prefix ${CMAKE_BINARY_DIR}/installed)
+    add_test(NAME installation
+        COMMAND ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --component cpp --prefix ${prefix})
+    add_test(NAME cpp_example
+        COMMAND ${CMAKE_CTEST_COMMAND} --build-and-test ${CMAKE_SOURCE_DIR}/examples/cpp ${CMAKE_BINARY_DIR}/cpp_example
+                --build-generator ${CMAKE_GENERATOR} --build-options -DCMAKE_PREFIX_PATH=${prefix} --test-command double_well)
+    set_tests_properties(installation PROPERTIES FIXTURES_SETUP installed)
+    set_tests_properties(cpp_example PROPERTIES FIXTURES_REQUIRED installed)
 endif()

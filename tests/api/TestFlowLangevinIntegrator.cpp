@@ -119,13 +119,13 @@ TEST_P(FlowLangevinOn, JumpsAloneSampleTheTarget) {
             integrator->setTrialsPerJump(10);
             const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0, 0)});
             std::vector<int> right;
-            for (int i = 0; i < numSamples(4000); i++) {
+            for (int i = 0; i < (isReference() ? 4000 : 1000); i++) {
                 integrator->jump();
                 right.push_back(context->getState(State::Positions).getPositions()[0][0] > 0.0835);
             }
-            const auto [mean, error] = blockMean(right);
+            const auto [mean, error] = blockMean(right, isReference() ? 40 : 10); // of 100 jumps
             EXPECT_NEAR(mean, expected, 4 * error) << static_cast<int>(kind) << " " << static_cast<int>(test);
-            EXPECT_LT(error, maxError(0.03));
+            EXPECT_LT(error, isReference() ? 0.03 : 0.06);
         }
 }
 
