@@ -46,6 +46,7 @@ def testExampleIsShort(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) < 80
 
 
+@pytest.mark.slow
 def testExamplesRunOneAfterAnother(tmp_path):
     pytest.importorskip("openmmflow")
     assert len(EXAMPLES) >= 3
