@@ -21,14 +21,15 @@ def makeContext(systemXml: str, stepSize: float, friction: float, seed: int, pla
     return mm.Context(system, integrator, mm.Platform.getPlatformByName(platform), properties)
 
 
-def advance(context: mm.Context, x: np.ndarray, v: np.ndarray | None, temperature: float, steps: int) -> tuple:
+def advance(context: mm.Context, random: np.random.Generator, x: np.ndarray, v: np.ndarray | None, temperature: float,
+            steps: int) -> tuple:
     """Run one replica. Units are nm, nm/ps, K and kJ/mol. v = None draws velocities, after a short minimisation."""
     integrator = context.getIntegrator()
     integrator.setTemperature(temperature)
     context.setPositions(x)
     if v is None:
         mm.LocalEnergyMinimizer.minimize(context, maxIterations=200)
-        context.setVelocitiesToTemperature(temperature)
+        context.setVelocitiesToTemperature(temperature, int(random.integers(1, 2**31)))
     else:
         context.setVelocities(v)
     integrator.step(steps)
@@ -42,7 +43,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, not into the answers
     setup = pickle.load(sys.stdin.buffer)
-    context = None
+    context, random = None, np.random.default_rng(setup["seed"])
     while True:
         try:
             jobs = pickle.load(sys.stdin.buffer)
@@ -51,7 +52,7 @@ def main() -> None:
         start = time.process_time()
         try:
             context = context or makeContext(**setup)
-            results = [advance(context, *job) for job in jobs]
+            results = [advance(context, random, *job) for job in jobs]
         except Exception as error:  # told to the parent, which raises it
             results = str(error)
         pickle.dump((results, time.process_time() - start), answers)

@@ -186,6 +186,19 @@ def testTemperedDataSamplesTheCanonicalEnsemble():
     assert np.mean(data.energies[600:]) > np.mean(data.energies[:300])
 
 
+def testTheSameSeedGivesTheSameFrames():
+    system = mm.System()
+    system.addParticle(1)
+    force = mm.CustomExternalForce("50*(x^2+y^2+z^2)")
+    force.addParticle(0)
+    system.addForce(force)
+    draw = lambda seed: temperedData(system, np.zeros((1, 3)), [300, 400], framesPerTemperature=20, stepsPerFrame=5,  # noqa: E731
+                                     seed=seed, platform="Reference", processes=2, progress=False).positions
+    first, second, other = draw(3), draw(3), draw(4)
+    np.testing.assert_array_equal(first, second)
+    assert not np.any(first[:, 0] == other[:, 0])
+
+
 def testTemperedDataGoesOnWhereItWasInterrupted(tmp_path, monkeypatch):
     from openmmflow import data as module
 

@@ -52,7 +52,7 @@ def testExamplesRunOneAfterAnother(tmp_path):
     assert len(EXAMPLES) >= 3
     for file in EXAMPLES:
         done = subprocess.run([sys.executable, file], cwd=tmp_path, text=True, capture_output=True,
-                              env=os.environ | {"OPENMM_DEFAULT_PLATFORM": "CPU"})
+                              env=os.environ | {"OPENMM_DEFAULT_PLATFORM": "CPU", "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, f"{file.name}:\n{done.stderr[-3000:]}"
     for product in ("flow.safetensors", "ramachandran.png", "trajectory.dcd", "jumps.csv"):
         assert (tmp_path / product).stat().st_size > 0
