@@ -163,7 +163,7 @@ def readReference(settings):
 
 def compare(results, reference):
     """The lines of the summary."""
-    width = 24
+    width = 28
     lines = [f"{'':38}" + "".join(f"{name + ':':>{width}}" for name in results)]
 
     def add(label, cells):
