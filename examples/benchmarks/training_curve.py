@@ -76,7 +76,8 @@ def main():
 
     for iterations, rate, weight in options.stages:
         history = generator.fit(data, iterations=iterations, batchSize=options.batch, learningRate=rate, energyWeight=weight,
-                                seed=1, progress=False, callback=callback)
+                                seed=1, numThreads=options.threads, progress=False,
+                                callback=callback)
         done += iterations
     done -= iterations
     show(history, 100_000)

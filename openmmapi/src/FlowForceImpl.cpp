@@ -4,6 +4,7 @@
 #include "MovedAtoms.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>
 #include <openmm/internal/ContextImpl.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -29,6 +30,7 @@ double FlowForceImpl::computeForce(ContextImpl& context, const std::vector<Vec3>
         return 0;
     return translateErrors("FlowForce", [&] {
         const at::AutoGradMode grad(true);
+        const ThreadGuard oneThread(1);
         const Tensor x = gather(positions, owner.getParticles()).set_requires_grad(true);
         const Tensor logQ = owner.getFlow()->logQ(x);
         require(std::isfinite(logQ.item<double>()), "FlowForce", "log q(x)", logQ.item<double>(),

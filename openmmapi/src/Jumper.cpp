@@ -5,6 +5,7 @@
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/ThreadGuard.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
@@ -131,6 +132,7 @@ void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlo
 int FlowLangevinIntegrator::Jumper::jump() {
     return translateErrors(who, [&] {
         const at::NoGradGuard noGrad;
+        const ThreadGuard oneThread(1);
         discardIfFlowChanged();
         std::vector<Vec3> before;
         context.getPositions(before);
@@ -296,7 +298,7 @@ void FlowLangevinIntegrator::Jumper::moveVelocities(const std::vector<Vec3>& bef
     context.setVelocities(velocities);
 }
 
-std::string FlowLangevinIntegrator::Jumper::hashContext() const {
+std::string FlowLangevinIntegrator::Jumper::hashContext(const std::vector<std::string>& parameters) const {
     std::uint64_t hash = 0xcbf29ce484222325ULL;
     std::vector<Vec3> vectors;
     context.getPositions(vectors);
@@ -308,7 +310,8 @@ std::string FlowLangevinIntegrator::Jumper::hashContext() const {
     addToHash(hash, box, sizeof(box));
     const double time = context.getTime();
     addToHash(hash, &time, sizeof(time));
-    for (const auto& [name, value] : context.getParameters()) {
+    for (const auto& name : parameters) {
+        const double value = context.getParameter(name);
         addToHash(hash, name.data(), name.size());
         addToHash(hash, &value, sizeof(value));
     }
@@ -317,8 +320,12 @@ std::string FlowLangevinIntegrator::Jumper::hashContext() const {
 
 std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
     const Random::State state = random.getState();
+    std::vector<std::string> parameters; // a Context that is reinitialized with another Force may have more
+    for (const auto& [name, value] : context.getParameters())
+        parameters.push_back(name);
     const nlohmann::json saved = {
-        {"context", hashContext()},
+        {"context", hashContext(parameters)},
+        {"parameters", parameters},
         {"stepsSinceJump", stepsSinceJump},
         {"random", {state.seed, state.stream, state.position}},
         {"batch", batch.index},
@@ -335,7 +342,8 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
     const char* where = "FlowLangevinIntegrator::loadCheckpoint";
     try {
         const auto saved = nlohmann::json::parse(FlowFile::fromBytes(bytes).metadata.at("jumps"));
-        if (saved.at("context").get<std::string>() != hashContext())
+        if (saved.at("context").get<std::string>() !=
+            hashContext(saved.at("parameters").get<std::vector<std::string>>()))
             throw OpenMMException(std::string(where) +
                                   ": the checkpoint is damaged: positions, velocities, box, time or "
                                   "parameters are not those that were saved. Set them anew.");

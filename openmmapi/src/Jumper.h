@@ -56,7 +56,7 @@ private:
     bool decide(const Trial& current, const Trial& trial, int number);
     void moveVelocities(const std::vector<OpenMM::Vec3>& before, const std::vector<OpenMM::Vec3>& after);
     [[nodiscard]] double computeReducedEnergy();
-    [[nodiscard]] std::string hashContext() const;
+    [[nodiscard]] std::string hashContext(const std::vector<std::string>& parameters) const;
 
     const FlowLangevinIntegrator& owner;
     OpenMM::ContextImpl& context;

@@ -229,7 +229,7 @@ class BoltzmannGenerator:
 
     def fit(self, data: TrainingData | None, *, iterations: int = 5000, batchSize: int = 256,
             learningRate: float = 1e-3, energyWeight: float = 0.0, energyCut: float | None = None,
-            dropFraction: float = 0.02, gradientClip: float = 20.0, numThreads: int = 0, seed: int = 0,
+            dropFraction: float = 0.02, gradientClip: float = 20.0, numThreads: int = 1, seed: int = 0,
             file: str | Path | None = None, progress: bool = True,
             callback: Callable[[TrainingHistory], Any] | None = None) -> TrainingHistory:
         """Train by maximum likelihood on data, by reverse KL on the energy, or by both.
@@ -241,7 +241,7 @@ class BoltzmannGenerator:
         energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1
         energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default
         gradientClip : largest norm of the gradient
-        numThreads : for the networks; 0 leaves torch's setting alone
+        numThreads : for the networks, beside those of the energies; 0 leaves torch's setting alone
         seed : 0 chooses
         file : a checkpoint: written every minute, at the end, and on Ctrl-C; an existing one is continued
         progress : whether to show a progress bar

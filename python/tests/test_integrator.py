@@ -152,6 +152,29 @@ def testACheckpointContinuesBitForBit(constraints, platform, tmp_path):
     assert statistics.accepted > 0
 
 
+@pytest.mark.parametrize("platform", ["CPU", "Reference"])
+@pytest.mark.parametrize("force", [lambda: mm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin), None])
+def testAForceIsAddedToARunningSimulation(force, platform):
+    """As scripts do between equilibration and production: the new force brings parameters of its own."""
+    simulation = makeSimulation(platform=platform)
+    simulation.step(30)
+    before, statistics = getState(simulation), simulation.integrator.getJumpStatistics()
+    box = mm.NonbondedForce()
+    box.setNonbondedMethod(mm.NonbondedForce.CutoffPeriodic)
+    box.setCutoffDistance(0.3)
+    for _ in range(4):
+        box.addParticle(0.0, 1.0, 0.0)
+    simulation.system.addForce(box)
+    if force:
+        simulation.system.addForce(force())
+    simulation.context.reinitialize(preserveState=True)
+    for a, b in zip(getState(simulation), before):
+        np.testing.assert_array_equal(a, b)
+    assert simulation.integrator.getJumpStatistics().trials == statistics.trials == 6
+    simulation.step(20)
+    assert simulation.integrator.getJumpStatistics().trials == 10
+
+
 def testEveryDecisionCanBeRecomputed():
     simulation = makeSimulation()
     integrator = simulation.integrator

@@ -3,8 +3,8 @@
 #include "openmmflow/training/Trainer.h"
 #include "openmmflow/flows/FlowFile.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -12,21 +12,6 @@ using namespace OpenMMFlow;
 using at::Tensor;
 
 namespace {
-
-/** Sets torch's number of threads for as long as it lives. */
-class ThreadGuard {
-public:
-    explicit ThreadGuard(int numThreads) : previous(at::get_num_threads()) {
-        if (numThreads > 0)
-            at::set_num_threads(numThreads);
-    }
-    ~ThreadGuard() { at::set_num_threads(previous); }
-    ThreadGuard(const ThreadGuard&) = delete;
-    ThreadGuard& operator=(const ThreadGuard&) = delete;
-
-private:
-    int previous;
-};
 
 std::vector<Tensor> listTensors(const NamedTensors& named) {
     std::vector<Tensor> list;
@@ -108,8 +93,8 @@ TrainingProgress Trainer::train(std::int64_t iterations) {
         if (!std::isfinite(progress.total) || !std::isfinite(progress.gradientNorm)) {
             progress.skipped++;
             skippedInRow++;
-            require(skippedInRow < 10, "Trainer::train", "number of steps in a row without a finite gradient", skippedInRow,
-                    "below 10: lower the learning rate or check the data");
+            require(skippedInRow < 10, "Trainer::train", "number of steps in a row without a finite gradient",
+                    skippedInRow, "below 10: lower the learning rate or check the data");
             continue;
         }
         skippedInRow = 0;

@@ -38,8 +38,8 @@ public:
         std::int64_t warmup = 100;
         /** Largest norm of the gradient. */
         double gradientClip = 100.0;
-        /** Threads for the networks while training; 0 leaves torch's setting alone. */
-        int numThreads = 0;
+        /** Threads for the networks while training, beside those of the energies; 0 leaves torch's setting alone. */
+        int numThreads = 1;
         /** 0 chooses. */
         std::uint64_t seed = 0;
     };
