@@ -67,20 +67,20 @@ void compare(const Molecule& molecule, const std::string& name, const std::strin
             x[i][k] = samples[i][k / 3][k % 3];
         }
     std::vector<double> energies(batch);
-    const int repeats = batch == 1 ? 2000 : 2;
+    const auto repeat = [](int repeats, const auto& action) {
+        for (int i = 0; i < repeats; i++)
+            action();
+    };
+    const auto ours = [&] { (void)potential.evaluate(x); };
+    const auto theirs = [&] { bare.evaluate(samples, energies); };
+    // A turn takes about 20 ms.
+    const int repeats = std::clamp(static_cast<int>(0.02 / timeInTurns(5, theirs)[0]), 1, 2000);
     const auto medians = timeInTurns(
-        25,
-        [&] {
-            for (int i = 0; i < repeats; i++)
-                (void)potential.evaluate(x);
-        },
-        [&] {
-            for (int i = 0; i < repeats; i++)
-                bare.evaluate(samples, energies);
-        });
+        25, [&] { repeat(repeats, ours); }, [&] { repeat(repeats, theirs); });
     const double count = static_cast<double>(repeats * batch);
     std::printf("%-9s %-10s %6lld %14.0f %14.0f %8.3f\n", name.c_str(), platform.c_str(), static_cast<long long>(batch),
                 count / medians[0], count / medians[1], medians[1] / medians[0]);
+    std::fflush(stdout);
 }
 
 } // namespace

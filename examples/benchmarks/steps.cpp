@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
             Context b(*molecule.system, theirs, Platform::getPlatformByName(platform), properties);
             a.setPositions(molecule.positions);
             b.setPositions(molecule.positions);
-            const int steps = 4000;
+            const int steps = 500;
             const auto run = [&](Integrator& integrator) {
                 for (int i = 0; i < steps; i += block)
                     integrator.step(block);
@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
                 41, [&] { run(ours); }, [&] { run(theirs); });
             std::printf("%-10s %8d %14.3f %26.3f %8.3f\n", platform, block, 1e6 * medians[0] / steps,
                         1e6 * medians[1] / steps, medians[0] / medians[1]);
+            std::fflush(stdout);
         }
     return 0;
 }

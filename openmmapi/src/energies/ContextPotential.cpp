@@ -213,27 +213,27 @@ public:
 
     EnergyResult evaluate(const Tensor& samples, Gradient gradient) {
         const auto numAtoms = static_cast<std::int64_t>(atoms.size());
-        require(samples.defined(), "ContextPotential::evaluate", "x", "undefined", "a tensor");
-        require((samples.dim() == 2 && samples.size(1) == 3 * numAtoms) ||
-                    (samples.dim() == 3 && samples.size(1) == numAtoms && samples.size(2) == 3),
-                "ContextPotential::evaluate", "shape of x", samples.sizes(),
-                "[batch, " + std::to_string(3 * numAtoms) + "] or [batch, " + std::to_string(numAtoms) + ", 3]");
-        const Tensor x =
-            samples.detach().to(at::kCPU, at::kDouble).reshape({samples.size(0), 3 * numAtoms}).contiguous();
+        checkShape(samples, numAtoms);
+        const std::int64_t batch = samples.size(0);
+        // Most often nothing has to be copied; each operation on a tensor takes as long as part of a small energy.
+        const bool ready = samples.device().is_cpu() && samples.scalar_type() == at::kDouble && samples.is_contiguous();
+        const Tensor x = ready ? samples : samples.detach().to(at::kCPU, at::kDouble).contiguous();
         EnergyResult result;
-        result.u = at::empty({x.size(0)}, x.options());
+        result.u = at::empty({batch}, at::kDouble);
         if (gradient == Gradient::Compute)
-            result.gradient = at::zeros(x.sizes(), x.options());
+            result.gradient = at::zeros({batch, 3 * numAtoms}, at::kDouble);
         const std::lock_guard lock(mutex);
-        run(x, result);
+        run(x.const_data_ptr<double>(), batch, result);
         if (metric.getNumConstraints() > 0)
-            subtractMetric(x, result);
-        counts.evaluations += x.size(0);
+            subtractMetric(x.detach().view({batch, 3 * numAtoms}), result);
+        counts.evaluations += batch;
         counts.nonFinite += result.nonFinite;
         counts.failed += result.failed;
-        result.u = result.u.to(samples.device());
-        if (gradient == Gradient::Compute)
-            result.gradient = result.gradient.to(samples.device());
+        if (!samples.device().is_cpu()) {
+            result.u = result.u.to(samples.device());
+            if (gradient == Gradient::Compute)
+                result.gradient = result.gradient.to(samples.device());
+        }
         return result;
     }
 
@@ -250,12 +250,20 @@ public:
 private:
     enum class Outcome { Fine, NonFinite, Failed };
 
+    static void checkShape(const Tensor& samples, std::int64_t numAtoms) {
+        const char* where = "ContextPotential::evaluate";
+        require(samples.defined(), where, "x", "undefined", "a tensor");
+        const bool flat = samples.dim() == 2 && samples.size(1) == 3 * numAtoms;
+        if (!flat && !(samples.dim() == 3 && samples.size(1) == numAtoms && samples.size(2) == 3))
+            require(false, where, "shape of x", samples.sizes(),
+                    "[batch, " + std::to_string(3 * numAtoms) + "] or [batch, " + std::to_string(numAtoms) + ", 3]");
+    }
+
     // Every Context takes the next few samples until none is left; the caller works the first Context.
-    void run(const Tensor& x, EnergyResult& result) {
-        const std::int64_t batch = x.size(0), columns = x.size(1);
+    void run(const double* rows, std::int64_t batch, EnergyResult& result) {
         if (batch == 0)
             return;
-        const double* rows = x.const_data_ptr<double>();
+        const auto columns = static_cast<std::int64_t>(3 * atoms.size());
         double* u = result.u.mutable_data_ptr<double>();
         double* gradients = result.gradient.defined() ? result.gradient.mutable_data_ptr<double>() : nullptr;
         const int members = static_cast<int>(std::min<std::int64_t>(batch, workers.size()));

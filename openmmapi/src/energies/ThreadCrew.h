@@ -40,15 +40,15 @@ public:
      * when every call has ended. One run at a time; work must not throw.
      */
     void run(int members, const std::function<void(int)>& work) {
-        if (members > 1) {
-            {
-                const std::lock_guard lock(mutex);
-                current = &work;
-                invited = members;
-                round++;
-            }
-            wake.notify_all();
+        if (members == 1)
+            return work(0);
+        {
+            const std::lock_guard lock(mutex);
+            current = &work;
+            invited = members;
+            round++;
         }
+        wake.notify_all();
         work(0);
         std::unique_lock lock(mutex);
         current = nullptr;
