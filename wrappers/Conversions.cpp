@@ -118,6 +118,14 @@ void Python::fromPython(PyObject* object, std::vector<std::pair<int, int>>& valu
         value.emplace_back(array.at(i, 0), array.at(i, 1));
 }
 
+void Python::fromPython(PyObject* object, std::vector<std::vector<int>>& value) {
+    value.clear();
+    for (const py::handle row : py::reinterpret_borrow<py::iterable>(object)) {
+        value.emplace_back();
+        fromPython(row.ptr(), value.back());
+    }
+}
+
 void Python::fromPython(PyObject* object, OpenMM::Vec3& value) {
     const auto array = doublesOf(object);
     if (array.ndim() != 1 || array.size() != 3)
@@ -187,6 +195,10 @@ PyObject* Python::toPython(const std::vector<double>& value) {
 }
 
 PyObject* Python::toPython(const std::vector<std::pair<int, int>>& value) {
+    return release(py::cast(value));
+}
+
+PyObject* Python::toPython(const std::vector<std::vector<int>>& value) {
     return release(py::cast(value));
 }
 

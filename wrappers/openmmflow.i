@@ -24,11 +24,14 @@ import openmm
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
 #include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/Whitening.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include "openmmflow/training/Trainer.h"
 #include <OpenMM.h>
@@ -52,6 +55,7 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::Flow::Flow)
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
+%keywords(OpenMMFlow::Whitening::fromData)
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %include "typemaps.i"
@@ -78,6 +82,9 @@ using namespace OpenMM;
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
 %shared_class(InternalCoordinates)
+%shared_class(EckartCoordinates)
+%shared_class(ParticleOrdering)
+%shared_class(Whitening)
 %shared_class(PythonTransform)
 %shared_class(Flow)
 %shared_class(ReducedPotential)
@@ -91,7 +98,8 @@ using namespace OpenMM;
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
-                 OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
+                 OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::ParticleOrdering,
+                 OpenMMFlow::Whitening, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -160,6 +168,9 @@ using namespace OpenMM;
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"
+%include "openmmflow/flows/EckartCoordinates.h"
+%include "openmmflow/flows/ParticleOrdering.h"
+%include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"
 %include "PythonTransform.h"
 %include "openmmflow/energies/ReducedPotential.h"

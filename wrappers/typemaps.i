@@ -47,6 +47,7 @@
 %value(std::vector<int>)
 %value(std::vector<double>)
 %value(std::vector<std::pair<int, int>>)
+%value(std::vector<std::vector<int>>)
 %value(OpenMM::Vec3)
 %value(std::vector<OpenMM::Vec3>)
 %value(%arg(std::map<std::string, std::string>))

@@ -79,11 +79,12 @@ void FlowLangevinIntegrator::setJumpRandomNumberSeed(std::uint64_t seed) {
 }
 
 void FlowLangevinIntegrator::checkTemperature(const Flow& other) const {
-    require(other.getTemperature() == 0 ||
+    require(other.getTemperature() == 0 || other.canScaleTemperature() ||
                 std::abs(other.getTemperature() - getTemperature()) <= 1e-6 * getTemperature(),
             "FlowLangevinIntegrator", "temperature of the flow (K)", other.getTemperature(),
             "the integrator's, " + std::to_string(getTemperature()) +
-                ". To use the flow all the same (jumps stay exact), call flow.setTemperature(0)");
+                ", as the flow's log-determinant is not constant. To use the flow all the same (jumps stay exact, "
+                "accepted less often), call flow.setTemperature(0)");
 }
 
 void FlowLangevinIntegrator::initialize(ContextImpl& contextImpl) {

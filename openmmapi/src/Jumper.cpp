@@ -124,15 +124,27 @@ void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlo
     checkParticles(who, newFlow->getAtoms(), system);
     auto newMetric = std::make_unique<ConstraintMetric>(system, newFlow->getAtoms());
     checkConstraints(*newFlow, system);
+    trainedFlow = newFlow;
     flow = newFlow;
     metric = std::move(newMetric);
     batch.used = batch.size; // what was drawn from the other flow is not used
+}
+
+// A flow that can follow the temperature of the integrator does (F9); others stay as they are.
+void FlowLangevinIntegrator::Jumper::followTemperature() {
+    const double temperature = owner.getTemperature();
+    if (!trainedFlow->canScaleTemperature() || flow->getTemperature() == temperature)
+        return;
+    if (batch.samples.x.defined())
+        batch.used = batch.size; // drawn at the other temperature; a batch restored from a checkpoint is not drawn yet
+    flow = trainedFlow->atTemperature(temperature);
 }
 
 int FlowLangevinIntegrator::Jumper::jump() {
     return translateErrors(who, [&] {
         const at::NoGradGuard noGrad;
         const ThreadGuard oneThread(1);
+        followTemperature();
         discardIfFlowChanged();
         std::vector<Vec3> before;
         context.getPositions(before);

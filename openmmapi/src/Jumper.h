@@ -51,6 +51,7 @@ private:
     [[nodiscard]] Trial proposeFrom(const Trial& current);
     [[nodiscard]] at::Tensor computeMetric(const at::Tensor& x) const;
     void fillBatch();
+    void followTemperature();
     void discardIfFlowChanged();
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
     bool decide(const Trial& current, const Trial& trial, int number);
@@ -60,7 +61,7 @@ private:
 
     const FlowLangevinIntegrator& owner;
     OpenMM::ContextImpl& context;
-    std::shared_ptr<Flow> flow;
+    std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
     std::unique_ptr<ConstraintMetric> metric;
     Random random; // uniforms, latent moves and velocities
     Batch batch;

@@ -471,3 +471,25 @@ def testDocumentationComesFromTheHeaders():
     assert "normalizing flow" in of.Flow.__doc__
     assert "log q(x)" in of.Flow.logQ.__doc__
     assert "Kish" in of.effectiveSampleSize.__doc__
+
+
+# Charts
+
+def testChartsBesideInternalCoordinates():
+    random = np.random.default_rng(4)
+    reference = np.array([[0, 0, 0], [0.15, 0, 0], [0.2, 0.14, 0], [0.34, 0.15, 0.06]])
+    frames = (reference + 0.01 * random.normal(size=(100, 4, 3))).reshape(100, 12)
+    chart = of.EckartCoordinates(reference)
+    y = chart.inverse(frames).value
+    whitening = of.Whitening.fromData(y)
+    flow = of.Flow(of.GaussianPrior(6), of.Sequence([whitening, chart]), atoms=range(4))
+    read = of.Flow.deserialize(flow.serialize())
+    np.testing.assert_array_equal(read.logQ(frames), flow.logQ(frames))
+    np.testing.assert_allclose(whitening.inverse(y).value.std(0, correction=0), 1, rtol=1e-12)
+
+    ordering = of.ParticleOrdering(reference, [[0, 2], [1, 3]])
+    swapped = frames.reshape(100, 4, 3)[:, [2, 3, 0, 1]].reshape(100, 12)
+    np.testing.assert_array_equal(ordering.inverse(swapped).value, frames)
+    assert ordering.getGroups() == [[0, 2], [1, 3]]
+    with pytest.raises(mm.OpenMMException, match="a particle of a group is 4"):
+        of.ParticleOrdering(reference, [[0, 4]])

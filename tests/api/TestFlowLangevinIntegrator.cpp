@@ -467,12 +467,45 @@ TEST(FlowLangevinIntegrator, RefusesSystemsThatDoNotFitTheFlow) {
     massless.addParticle(0.0);
     expectMessage(create(massless, makeBroadFlow({0}, 0, 1)), "mass of particle 0 is 0, but must be positive");
 
-    const auto flow = makeWellFlow();
+    const auto flow = std::make_shared<Flow>(std::make_shared<GaussianPrior>(3),
+                                             std::make_shared<AffineCoupling>(3, std::vector<int>{0}),
+                                             std::vector<int>{0}); // its log-det is not constant
     flow->setTemperature(310);
     const auto well = makeDoubleWell(0.3);
     expectMessage(create(*well, flow, 300), "temperature of the flow (K) is 310, but must be the integrator's, 300");
     flow->setTemperature(0);
     create(*well, flow, 300)();
+}
+
+// F9: a flow that is exact at its temperature is exact at every other the integrator has: each trial has log alpha 0.
+TEST(FlowLangevinIntegrator, ConstantLogDetFollowsTheTemperature) {
+    System system;
+    system.addParticle(1.0);
+    auto* force = new CustomExternalForce("2*(x - 1)^2 + y^2/2 + z^2/2");
+    force->addParticle(0);
+    system.addForce(force);
+    const auto flow = std::make_shared<Flow>(
+        std::make_shared<GaussianPrior>(3),
+        std::make_shared<Scaling>(std::vector<double>{1, 0, 0}, std::vector<double>{0.5, 1, 1}), std::vector<int>{0});
+    flow->setTemperature(unitTemperature);
+    FlowLangevinIntegrator integrator(2 * unitTemperature, 1.0, 0.01, flow);
+    integrator.setRecordTrials(true);
+    integrator.setTrialsPerJump(5);
+    Context context(system, integrator, getPlatform("Reference"));
+    context.setPositions({Vec3(0.3, 0, 1)});
+    for (const double factor : {2.0, 0.5, 1.0}) {
+        integrator.setTemperature(factor * unitTemperature);
+        double meanEnergy = 0;
+        for (int i = 0; i < 400; i++) {
+            EXPECT_EQ(integrator.jump(), 5);
+            meanEnergy += integrator.getJumpRecords().back().uNew / 400;
+        }
+        for (const JumpRecord& record : integrator.getJumpRecords())
+            EXPECT_NEAR(record.logAlpha, 0.0, 1e-9);
+        EXPECT_NEAR(meanEnergy, 1.5, 4 * std::sqrt(1.5 / 400)); // of the ensemble at that temperature
+        integrator.clearJumpRecords();
+    }
+    EXPECT_EQ(integrator.getFlow(), flow);
 }
 
 // Virtual sites follow their parents in a jump, and their energy counts.

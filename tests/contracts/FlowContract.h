@@ -124,6 +124,10 @@ inline void checkFlowContract(const FlowContractCase& contract) {
         EXPECT_EQ(from[i].first, to[i].first);
         to[i].second.set_data(from[i].second.detach().clone());
     }
+    const NamedTensors buffers = transform.getBuffers(), twinBuffers = twin->getBuffers();
+    ASSERT_EQ(buffers.size(), twinBuffers.size());
+    for (std::size_t i = 0; i < buffers.size(); i++)
+        twinBuffers[i].second.set_data(buffers[i].second.clone());
     EXPECT_TRUE(at::equal(twin->forward(z).value, there.value));
 
     // float32 networks: double round trip all the same, because both directions compute the same parameters.

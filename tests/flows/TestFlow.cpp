@@ -54,6 +54,30 @@ TEST(Flow, DensityIsNormalised) {
     EXPECT_NEAR(flow->logQ(x).exp().sum().item<double>() * cell, 1.0, 2e-3);
 }
 
+// F9: where q is exp(-U/kT), the scaled flow's is exp(-U/kT').
+TEST(Flow, OfConstantLogDetScalesWithTemperature) {
+    const auto scaling = std::make_shared<Scaling>(std::vector<double>{1, -2}, std::vector<double>{0.5, 2});
+    Flow flow(std::make_shared<GaussianPrior>(2, 0.7), scaling);
+    EXPECT_FALSE(flow.canScaleTemperature());
+    expectMessage([&] { (void)flow.atTemperature(300); }, "the flow's temperature is 0, but must be set");
+    flow.setTemperature(300);
+    const auto hot = flow.atTemperature(450);
+    EXPECT_EQ(hot->getTemperature(), 450);
+    Random random(5);
+    const Tensor x = flow.sample(6, random).x;
+    const auto reducedEnergy = [&](const Flow& of) {
+        const Tensor logQ = of.logQ(x);
+        return logQ[0] - logQ;
+    };
+    EXPECT_TRUE(at::allclose(reducedEnergy(*hot), reducedEnergy(flow) * (300.0 / 450.0), 0, 1e-12));
+
+    const auto spline = makeFlow();
+    spline->setTemperature(300);
+    EXPECT_FALSE(spline->canScaleTemperature());
+    expectMessage([&] { (void)spline->atTemperature(310); },
+                  "log-determinant of the transform is not constant, but must be constant");
+}
+
 TEST(Flow, SamplingMakesNoGraphUnlessAsked) {
     const auto flow = makeFlow();
     Random random(1);

@@ -87,6 +87,20 @@ TEST(ProductPrior, JoinsItsFactors) {
     EXPECT_LE(z.narrow(1, 2, 3).abs().max().item<double>(), M_PI);
 }
 
+// p(z)^(1/factor) up to its normalisation: log densities differ between points 1/factor as much.
+TEST(Prior, ScalesItsVariance) {
+    const ProductPrior prior({std::make_shared<GaussianPrior>(2, 0.5), std::make_shared<UniformTorusPrior>(1)});
+    Random random(8);
+    const Tensor z = prior.sample(5, random);
+    const auto scaled = prior.scaleVariance(2.5);
+    const auto relative = [&z](const Prior& p) {
+        const Tensor density = p.logDensity(z);
+        return density - density[0];
+    };
+    EXPECT_TRUE(at::allclose(relative(*scaled), relative(prior) / 2.5, 0, 1e-12));
+    expectMessage([&] { (void)prior.scaleVariance(0); }, "factor is 0, but must be positive and finite");
+}
+
 TEST(Prior, IsMadeAgainFromItsArchitecture) {
     const ProductPrior prior({std::make_shared<GaussianPrior>(2, 0.5), std::make_shared<UniformTorusPrior>(3)});
     const auto copy = Prior::create(prior.getArchitecture());

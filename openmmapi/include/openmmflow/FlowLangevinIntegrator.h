@@ -56,7 +56,10 @@ struct JumpRecord {
  * time of the positions are kept, or drawn anew when moved atoms are constrained.
  *
  * When a Context is created this throws if an atom of the flow does not exist, is a virtual site or is massless, if a
- * constraint can't be held by the flow's chart, or if the flow was trained for another temperature.
+ * constraint can't be held by the flow's chart, or if the flow was trained for another temperature and can't be taken
+ * to this one. A flow of constant log-det can: it follows the integrator's temperature, also when setTemperature()
+ * changes it, by the variance of its prior (F9). Other flows keep their density; where the temperature is changed
+ * later, jumps stay exact and are accepted less often.
  */
 class OPENMMFLOW_EXPORT FlowLangevinIntegrator : public OpenMM::LangevinMiddleIntegrator {
 public:

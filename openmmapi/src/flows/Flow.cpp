@@ -31,6 +31,25 @@ void Flow::setTemperature(double kelvin) {
     temperature = kelvin;
 }
 
+bool Flow::canScaleTemperature() const {
+    return temperature > 0 && transform->isConstantLogDet() && prior->scaleVariance(1.0) != nullptr;
+}
+
+std::shared_ptr<Flow> Flow::atTemperature(double kelvin) const {
+    const char* where = "Flow::atTemperature";
+    require(kelvin > 0 && std::isfinite(kelvin), where, "kelvin", kelvin, "positive and finite");
+    require(temperature > 0, where, "the flow's temperature", temperature, "set: call setTemperature");
+    require(transform->isConstantLogDet(), where, "log-determinant of the transform", "not constant",
+            "constant to scale with temperature; reweight this flow's samples instead");
+    const auto scaled = prior->scaleVariance(kelvin / temperature);
+    require(scaled != nullptr, where, "prior", prior->getArchitecture().at("type").dump(),
+            "one whose variance can be scaled");
+    auto flow = std::make_shared<Flow>(scaled, transform, atoms);
+    flow->temperature = kelvin;
+    flow->metadata = metadata;
+    return flow;
+}
+
 FlowSample Flow::sample(std::int64_t count, Random& random) const {
     require(count >= 1, "Flow::sample", "count", count, "at least 1");
     return fromLatent(prior->sample(count, random));

@@ -2,9 +2,12 @@
 // The names under which transforms are saved: one line for each class.
 
 #include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/Whitening.h"
 #include "openmmflow/latent/Check.h"
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -54,6 +57,9 @@ const std::map<std::string, Maker>& getMakers() {
          }},
         {"SplineCoupling", makeSplineCoupling},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
+        {"EckartCoordinates", EckartCoordinates::fromArchitecture},
+        {"ParticleOrdering", ParticleOrdering::fromArchitecture},
+        {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
     };
     return makers;
 }

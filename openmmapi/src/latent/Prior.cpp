@@ -18,6 +18,10 @@ void checkStep(double stepSize, std::string_view where) {
     require(stepSize > 0 && stepSize <= 1, where, "stepSize", stepSize, "in (0, 1]");
 }
 
+void checkFactor(double factor, std::string_view where) {
+    require(factor > 0 && std::isfinite(factor), where, "factor", factor, "positive and finite");
+}
+
 Tensor wrap(const Tensor& angle) {
     return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
 }
@@ -65,6 +69,11 @@ Tensor GaussianPrior::perturb(const Tensor& z, double stepSize, Random& random) 
     return std::sqrt(1 - stepSize * stepSize) * z + stepSize * sample(z.size(0), random);
 }
 
+std::shared_ptr<Prior> GaussianPrior::scaleVariance(double factor) const {
+    checkFactor(factor, "GaussianPrior::scaleVariance");
+    return std::make_shared<GaussianPrior>(size, sigma * std::sqrt(factor));
+}
+
 nlohmann::json GaussianPrior::getArchitecture() const {
     return {{"type", "GaussianPrior"}, {"size", size}, {"sigma", sigma}};
 }
@@ -93,6 +102,11 @@ std::vector<int> UniformTorusPrior::getCircularIndices() const {
     for (int i = 0; i < size; i++)
         indices[i] = i;
     return indices;
+}
+
+std::shared_ptr<Prior> UniformTorusPrior::scaleVariance(double factor) const {
+    checkFactor(factor, "UniformTorusPrior::scaleVariance");
+    return std::make_shared<UniformTorusPrior>(size);
 }
 
 nlohmann::json UniformTorusPrior::getArchitecture() const {
@@ -145,6 +159,16 @@ std::vector<int> ProductPrior::getCircularIndices() const {
         start += factor->getSize();
     }
     return indices;
+}
+
+std::shared_ptr<Prior> ProductPrior::scaleVariance(double factor) const {
+    std::vector<std::shared_ptr<Prior>> scaled;
+    for (const auto& prior : factors) {
+        scaled.push_back(prior->scaleVariance(factor));
+        if (scaled.back() == nullptr)
+            return nullptr;
+    }
+    return std::make_shared<ProductPrior>(scaled);
 }
 
 nlohmann::json ProductPrior::getArchitecture() const {

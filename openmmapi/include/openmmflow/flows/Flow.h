@@ -18,16 +18,17 @@ struct FlowSample {
  *
  *     log q(x) = log p(z) - log|det df/dz|,  z = f^-1(x)
  *
- * A flow of a molecule ends in an InternalCoordinates chart; its q is then a density of configurations up to rigid motion.
- * Sampling and evaluating make no autograd graph unless a gradient is asked for by the caller (torch's grad mode).
+ * A flow of a molecule ends in an InternalCoordinates chart; its q is then a density of configurations up to rigid
+ * motion. Sampling and evaluating make no autograd graph unless a gradient is asked for by the caller (torch's grad
+ * mode).
  */
 class OPENMMFLOW_EXPORT Flow {
 public:
     /**
      * @param prior      as many variables as the transform's input
      * @param transform  z -> x
-     * @param atoms      the particles of a System that x describes, three columns each in this order; empty when x is not
-     *                   made of particles
+     * @param atoms      the particles of a System that x describes, three columns each in this order; empty when x is
+     * not made of particles
      */
     Flow(std::shared_ptr<Prior> prior, std::shared_ptr<Transform> transform, std::vector<int> atoms = {});
     [[nodiscard]] const std::shared_ptr<Prior>& getPrior() const { return prior; }
@@ -40,6 +41,19 @@ public:
     /** The temperature the flow was trained for, in K; 0 when it is not tied to one. */
     [[nodiscard]] double getTemperature() const { return temperature; }
     void setTemperature(double kelvin);
+    /**
+     * Whether the flow can be taken to another temperature exactly: it has a temperature, a constant log-det, and a
+     * prior whose powers are priors.
+     */
+    [[nodiscard]] bool canScaleTemperature() const;
+    /**
+     * The flow at another temperature (F9): the same transform, shared, from a prior with variances scaled by T'/T. If
+     * this flow is exact at its temperature T, that one is exact at T'. Throws unless canScaleTemperature(): the
+     * density of any other flow does not scale, and its samples at T' are this flow's samples, reweighted.
+     *
+     * @param kelvin  T', > 0
+     */
+    [[nodiscard]] std::shared_ptr<Flow> atTemperature(double kelvin) const;
     /** Free text that is saved with the flow: how it was trained, names, versions. */
     [[nodiscard]] const std::map<std::string, std::string>& getMetadata() const { return metadata; }
     void setMetadata(const std::string& key, const std::string& value) { metadata[key] = value; }
@@ -63,7 +77,8 @@ public:
 
     /** Write the flow to a file, whole or not at all. See FlowFile.h for the format. */
     void save(const std::string& path) const;
-    /** Read a flow. Throws if the file is damaged, truncated, of a later version or not a flow. Runs no code from it. */
+    /** Read a flow. Throws if the file is damaged, truncated, of a later version or not a flow. Runs no code from it.
+     */
     static std::shared_ptr<Flow> load(const std::string& path);
     /** The bytes of save(), and back. */
     [[nodiscard]] std::string serialize() const;

@@ -36,6 +36,13 @@ public:
     [[nodiscard]] virtual at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const = 0;
     /** Indices of the variables that live on a circle, [-pi, pi). */
     [[nodiscard]] virtual std::vector<int> getCircularIndices() const = 0;
+    /**
+     * The prior whose density is proportional to p(z)^(1/factor): for a Gaussian, all variances times factor (F9). Null
+     * where that is not a density of this kind.
+     *
+     * @param factor  > 0
+     */
+    [[nodiscard]] virtual std::shared_ptr<Prior> scaleVariance(double factor) const { return nullptr; }
     /** {"type": ..., and what create() needs}. */
     [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
     /** Make the prior that getArchitecture() described. Throws if the description is not valid. */
@@ -57,6 +64,7 @@ public:
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override { return {}; }
+    [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
 
 private:
@@ -78,6 +86,8 @@ public:
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override;
+    /** The same prior: a uniform density is its own power. */
+    [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
 
 private:
@@ -95,6 +105,7 @@ public:
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override;
+    [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
 
 private:

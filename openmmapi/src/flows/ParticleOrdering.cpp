@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/flows/ParticleOrdering.h"
+#include "openmmflow/latent/Check.h"
+#include <ATen/ATen.h>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+/**
+ * The columns of least total cost, one for each row of a square matrix: each row in turn is added by a shortest
+ * augmenting path, with potentials that keep reduced costs from being negative.
+ */
+std::vector<int> assign(const std::vector<double>& cost, int n) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    std::vector<double> rowPotential(n, 0.0), columnPotential(n + 1, 0.0);
+    std::vector<int> rowOf(n + 1, -1), previous(n + 1); // column n is where a path starts
+    for (int newRow = 0; newRow < n; newRow++) {
+        std::vector<double> distance(n, infinity);
+        std::vector<bool> done(n + 1, false);
+        int column = n;
+        rowOf[n] = newRow;
+        while (rowOf[column] >= 0) {
+            done[column] = true;
+            const int row = rowOf[column];
+            int nearest = -1;
+            for (int j = 0; j < n; j++) {
+                if (done[j])
+                    continue;
+                const double through = cost[row * n + j] - rowPotential[row] - columnPotential[j];
+                if (through < distance[j]) {
+                    distance[j] = through;
+                    previous[j] = column;
+                }
+                if (nearest < 0 || distance[j] < distance[nearest])
+                    nearest = j;
+            }
+            const double step = distance[nearest];
+            for (int j = 0; j <= n; j++)
+                if (done[j]) {
+                    rowPotential[rowOf[j]] += step;
+                    columnPotential[j] -= step;
+                } else if (j < n)
+                    distance[j] -= step;
+            column = nearest;
+        }
+        while (column != n) {
+            rowOf[column] = rowOf[previous[column]];
+            column = previous[column];
+        }
+        rowOf[n] = -1;
+    }
+    std::vector<int> columnOf(n);
+    for (int j = 0; j < n; j++)
+        columnOf[rowOf[j]] = j;
+    return columnOf;
+}
+
+} // namespace
+
+ParticleOrdering::ParticleOrdering(const Tensor& newReference, std::vector<std::vector<int>> newGroups)
+    : groups(std::move(newGroups)) {
+    const char* where = "ParticleOrdering::ParticleOrdering";
+    require(newReference.dim() == 2 && newReference.numel() > 0, where, "shape of the reference", newReference.sizes(),
+            "[particles, dimension]");
+    reference = newReference.detach().to(at::kDouble).contiguous().clone();
+    require(at::isfinite(reference).all().item<bool>(), where, "the reference", "not finite", "finite");
+    std::vector<bool> seen(reference.size(0), false);
+    for (const auto& group : groups) {
+        require(group.size() >= 2, where, "size of a group", group.size(), "at least 2");
+        for (const int particle : group) {
+            require(particle >= 0 && particle < reference.size(0) && !seen[particle], where, "a particle of a group",
+                    particle, "one of those of the reference, in one group only");
+            seen[particle] = true;
+        }
+    }
+    require(!groups.empty(), where, "number of groups", groups.size(), "at least 1");
+}
+
+// For each particle of each row the particle of x that takes its place, [batch, particles].
+Tensor ParticleOrdering::findOrder(const Tensor& x) const {
+    const at::NoGradGuard noGrad;
+    const std::int64_t numParticles = reference.size(0);
+    const Tensor particles = x.detach().reshape({x.size(0), numParticles, -1});
+    Tensor order = at::arange(numParticles, at::kLong).repeat({x.size(0), 1});
+    const Tensor finite = at::isfinite(x).all(1);
+    auto to = order.accessor<std::int64_t, 2>();
+    for (const auto& group : groups) {
+        const Tensor members = at::tensor(at::ArrayRef<int>(group), at::kLong);
+        const Tensor cost = (reference.index_select(0, members).unsqueeze(1).unsqueeze(0) -
+                             particles.index_select(1, members).unsqueeze(1))
+                                .square()
+                                .sum(3)
+                                .contiguous(); // [batch, place, particle]
+        const int n = static_cast<int>(group.size());
+        for (std::int64_t row = 0; row < x.size(0); row++) {
+            if (!finite[row].item<bool>())
+                continue;
+            const double* costs = cost.const_data_ptr<double>() + row * n * n;
+            const std::vector<int> best =
+                assign(std::vector<double>(costs, costs + static_cast<std::int64_t>(n) * n), n);
+            for (int i = 0; i < n; i++)
+                to[row][group[i]] = group[best[i]];
+        }
+    }
+    return order;
+}
+
+TransformResult ParticleOrdering::forward(const Tensor& y) const {
+    const Tensor inOrder = (findOrder(y) == at::arange(reference.size(0), at::kLong)).all(1) & at::isfinite(y).all(1);
+    const Tensor notANumber = at::full({y.size(0)}, NAN, at::kDouble);
+    return {at::where(inOrder.unsqueeze(1), y, notANumber.unsqueeze(1)),
+            at::where(inOrder, at::zeros({y.size(0)}, at::kDouble), notANumber)};
+}
+
+TransformResult ParticleOrdering::inverse(const Tensor& x) const {
+    const Tensor order = findOrder(x).unsqueeze(2).expand({x.size(0), reference.size(0), reference.size(1)});
+    const Tensor y = x.reshape(order.sizes()).gather(1, order).reshape(x.sizes());
+    const Tensor finite = at::isfinite(x).all(1);
+    const Tensor outside = at::full({x.size(0)}, -std::numeric_limits<double>::infinity(), at::kDouble);
+    return {y, at::where(finite, at::zeros({x.size(0)}, at::kDouble), outside)};
+}
+
+nlohmann::json ParticleOrdering::getArchitecture() const {
+    const double* values = reference.const_data_ptr<double>();
+    return {{"type", getTypeName()},
+            {"dimension", reference.size(1)},
+            {"reference", std::vector<double>(values, values + reference.numel())},
+            {"groups", groups}};
+}
+
+std::shared_ptr<ParticleOrdering> ParticleOrdering::fromArchitecture(const nlohmann::json& architecture) {
+    const auto values = architecture.at("reference").get<std::vector<double>>();
+    const auto dimension = architecture.at("dimension").get<std::int64_t>();
+    require(dimension >= 1 && values.size() % dimension == 0, "ParticleOrdering::fromArchitecture", "dimension",
+            dimension, "a divisor of the reference's size, " + std::to_string(values.size()));
+    return std::make_shared<ParticleOrdering>(at::tensor(values, at::kDouble).reshape({-1, dimension}),
+                                              architecture.at("groups").get<std::vector<std::vector<int>>>());
+}
