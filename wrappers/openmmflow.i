@@ -23,11 +23,13 @@ import openmm
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
+#include "openmmflow/flows/Conditioned.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
@@ -83,6 +85,8 @@ using namespace OpenMM;
 %shared_class(SplineCoupling)
 %shared_class(InternalCoordinates)
 %shared_class(EckartCoordinates)
+%shared_class(MixedCoordinates)
+%shared_class(Conditioned)
 %shared_class(ParticleOrdering)
 %shared_class(Whitening)
 %shared_class(PythonTransform)
@@ -98,7 +102,8 @@ using namespace OpenMM;
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
-                 OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::ParticleOrdering,
+                 OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
+                 OpenMMFlow::Conditioned, OpenMMFlow::ParticleOrdering,
                  OpenMMFlow::Whitening, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
@@ -169,6 +174,8 @@ using namespace OpenMM;
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"
 %include "openmmflow/flows/EckartCoordinates.h"
+%include "openmmflow/flows/MixedCoordinates.h"
+%include "openmmflow/flows/Conditioned.h"
 %include "openmmflow/flows/ParticleOrdering.h"
 %include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"

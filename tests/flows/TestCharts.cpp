@@ -4,9 +4,14 @@
 
 #include "contracts/ExpectMessage.h"
 #include "contracts/FlowContract.h"
+#include "openmmflow/flows/Conditioned.h"
+#include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
+#include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
+#include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/Whitening.h"
 
 using namespace OpenMMFlow;
@@ -46,6 +51,43 @@ std::shared_ptr<InternalCoordinates> makeZMatrix() {
                                                  std::vector<int>{2, 1, 3}, std::vector<double>(5, 0.0));
 }
 
+/** A chain of five atoms with a sixth at its second, [6, 3], and its Z-matrix. */
+Tensor makeBranched() {
+    return at::cat({makeReference(), at::tensor({0.2, -0.1, 0.08}, at::kDouble).unsqueeze(0)});
+}
+
+std::shared_ptr<InternalCoordinates> makeBranchedZMatrix(double constrainedLength = 0.0) {
+    return std::make_shared<InternalCoordinates>(
+        std::vector<ZMatrixRow>{{0, 1, 2, 3}, {4, 3, 2, 1}, {5, 1, 2, 0, TorsionRange::Turn, 2.0}},
+        std::vector<int>{2, 1, 3}, std::vector<double>{constrainedLength, 0, 0, 0, 0, 0});
+}
+
+Tensor takeAtoms(const Tensor& x, const std::vector<int>& atoms) {
+    return x.reshape({-1, 6, 3}).index_select(1, at::tensor(at::ArrayRef<int>(atoms), at::kLong));
+}
+
+const std::vector<int> cartesianAtoms = {4, 1, 2, 3};
+
+std::shared_ptr<MixedCoordinates> makeMixed(double constrainedLength = 0.0) {
+    return std::make_shared<MixedCoordinates>(makeBranchedZMatrix(constrainedLength), cartesianAtoms,
+                                              takeAtoms(makeBranched(), cartesianAtoms)[0]);
+}
+
+/** Latent points of the mixed coordinates, from configurations. */
+Tensor makeMixedPoints(double constrainedLength = 0.0) {
+    const Tensor x = makeBranched().reshape({1, 18}) + 0.01 * Random(6).normal(5, 18);
+    return makeMixed(constrainedLength)->inverse(makeBranchedZMatrix(constrainedLength)->inverse(x).value).value;
+}
+
+/** Three variables and, as column 1, a condition: couplings that never change it. */
+std::shared_ptr<Sequence> makeConditional() {
+    const auto spline = [](std::vector<int> active, std::uint64_t seed) {
+        return std::make_shared<SplineCoupling>(4, std::move(active), std::vector<int>{},
+                                                SplineCoupling::Options{6, 3.0, {{8}, Activation::Tanh, seed}});
+    };
+    return std::make_shared<Sequence>(std::vector<std::shared_ptr<Transform>>{spline({0, 2}, 1), spline({3}, 2)});
+}
+
 Tensor pairDistances(const Tensor& x) {
     const Tensor atoms = x.reshape({x.size(0), -1, 3});
     return (atoms.unsqueeze(1) - atoms.unsqueeze(2)).square().sum(3);
@@ -59,7 +101,12 @@ std::vector<FlowContractCase> makeCases() {
     return {{"Whitening", Whitening::fromData(makeData(100)), random.normal(6, 4)},
             {"ParticleOrdering",
              std::make_shared<ParticleOrdering>(places, std::vector<std::vector<int>>{{3, 0, 1}, {2, 4}}),
-             places.reshape({1, 10}) + 1e-2 * random.normal(6, 10)}};
+             places.reshape({1, 10}) + 1e-2 * random.normal(6, 10)},
+            {"MixedCoordinates", makeMixed(), makeMixedPoints()},
+            {"MixedCoordinates beside a constraint", makeMixed(0.15), makeMixedPoints(0.15)},
+            {"Conditioned",
+             std::make_shared<Conditioned>(makeConditional(), std::vector<int>{1}, std::vector<double>{0.7}),
+             random.normal(6, 3), true}};
 }
 
 } // namespace
@@ -206,6 +253,74 @@ TEST(EckartCoordinates, RefuseBadReferences) {
     const Tensor line = at::arange(4, at::kDouble).unsqueeze(1) * at::tensor({1.0, 2.0, 3.0}, at::kDouble);
     expectMessage([&] { EckartCoordinates{line}; }, "the reference is on one line");
     expectMessage([&] { EckartCoordinates{line * NAN}; }, "the reference is not finite");
+}
+
+// The chosen atoms are where EckartCoordinates puts them, in the frame of the chart that follows.
+TEST(MixedCoordinates, AreCartesianWhereAsked) {
+    const auto mixed = makeMixed();
+    const Tensor z = makeMixedPoints();
+    const Tensor columns = at::tensor(at::ArrayRef<int>(mixed->getCartesianIndices()), at::kLong);
+    EXPECT_EQ(columns.size(0), 6); // of four atoms
+    const Tensor x = makeBranchedZMatrix()->forward(mixed->forward(z).value).value;
+    const EckartCoordinates eckart(takeAtoms(makeBranched(), cartesianAtoms)[0]);
+    const Tensor expected = eckart.forward(z.index_select(1, columns)).value;
+    EXPECT_LE(largest(pairDistances(expected) - pairDistances(takeAtoms(x, cartesianAtoms).reshape({-1, 12}))), 1e-12);
+}
+
+TEST(MixedCoordinates, EndWhereTheirChartsDo) {
+    const auto mixed = makeMixed();
+    Tensor z = makeMixedPoints();
+    Tensor xi = mixed->forward(z).value;
+    z[1].fill_(50.0);
+    const TransformResult there = mixed->forward(z);
+    EXPECT_TRUE(at::isnan(there.logDet[1]).item<bool>() && at::isnan(there.value[1]).all().item<bool>());
+    EXPECT_TRUE(at::isfinite(there.logDet[0]).item<bool>());
+    xi[2][0] = -0.1; // the length of a bond
+    const TransformResult back = mixed->inverse(xi);
+    EXPECT_EQ(back.logDet[2].item<double>(), -INFINITY);
+    EXPECT_EQ(largest(back.value[2]), 0.0);
+}
+
+TEST(MixedCoordinates, RefuseAtomsWithoutTheirReferences) {
+    const auto make = [](std::vector<int> atoms, double length = 0.0) {
+        return [atoms, length] {
+            MixedCoordinates(makeBranchedZMatrix(length), atoms, takeAtoms(makeBranched(), atoms)[0]);
+        };
+    };
+    expectMessage(make({1, 2, 4}), "frame atom 3 is not listed, but must be listed");
+    expectMessage(make({1, 2, 3, 5}), "atom 0 is not listed, but must be listed with atom 5");
+    expectMessage(make({0, 1, 2, 3}, 0.15), "the bond that places atom 0 is constrained, but must be free");
+    expectMessage(make({1, 2, 3, 3}), "an atom is 3");
+}
+
+TEST(Conditioned, IsTheConditionalFlowAtOneValue) {
+    const auto joint = makeConditional();
+    randomiseParameters(*joint);
+    const auto one = std::make_shared<Conditioned>(joint, std::vector<int>{1}, std::vector<double>{0.7});
+    const auto other = one->withValues({-0.4});
+    const Tensor z = Random(4).normal(5, 3);
+    for (const auto& view : {one, other}) {
+        const Tensor condition = at::full({5, 1}, view->getValues()[0], at::kDouble);
+        const TransformResult expected = joint->forward(at::cat({z.narrow(1, 0, 1), condition, z.narrow(1, 1, 2)}, 1));
+        const TransformResult found = view->forward(z);
+        EXPECT_TRUE(at::equal(found.logDet, expected.logDet));
+        EXPECT_TRUE(at::equal(found.value.select(1, 0), expected.value.select(1, 0)));
+        EXPECT_TRUE(at::equal(found.value.narrow(1, 1, 2), expected.value.narrow(1, 2, 2)));
+    }
+    EXPECT_GT(largest(one->forward(z).value - other->forward(z).value), 1e-2);
+}
+
+TEST(Conditioned, RefusesWhatChangesConditions) {
+    const auto scaling = std::make_shared<Scaling>(std::vector<double>{0, 0}, std::vector<double>{2, 2});
+    const Conditioned wrong(scaling, {1}, {0.5});
+    expectMessage(
+        [&] {
+            (void)wrong.forward(at::zeros({2, 1}, at::kDouble));
+        },
+        "a condition is changed by the transform, but must be passive");
+    expectMessage([&] { Conditioned(scaling, {2}, {0.5}); }, "indices[0] is 2");
+    expectMessage([&] { Conditioned(scaling, {0}, {NAN}); }, "values[0] is nan");
+    expectMessage([&] { Conditioned(scaling, {0, 1}, {0, 0}); }, "number of indices is 2");
 }
 
 TEST(ParticleOrdering, FindsTheNearestOrder) {

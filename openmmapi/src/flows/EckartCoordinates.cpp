@@ -62,12 +62,17 @@ EckartCoordinates::EckartCoordinates(const Tensor& newReference) {
         rigid.select(1, k).copy_(unit[k].repeat({n}));
         rigid.select(1, 3 + k).copy_(at::linalg_cross(unit[k].expand({n, 3}), reference).reshape({3 * n}));
     }
-    const Tensor inertia = makeG(reference.unsqueeze(0), reference)[0];
-    const Tensor moments = at::linalg_eigvalsh(inertia);
+    const Tensor moments = at::linalg_eigvalsh(makeG(reference.unsqueeze(0), reference)[0]);
     require(moments[0].item<double>() > 1e-6 * moments[-1].item<double>(), where, "the reference", "on one line",
             "atoms that span a plane at least");
     basis = std::get<0>(at::linalg_qr(rigid, "complete")).narrow(1, 6, 3 * n - 6).contiguous();
-    constant = 1.5 * std::log(static_cast<double>(n)) - 0.5 * moments.log().sum().item<double>();
+    constant = computeConstant();
+}
+
+// (3/2) ln n - (1/2) ln det G(a)
+double EckartCoordinates::computeConstant() const {
+    const Tensor g = makeG(reference.unsqueeze(0), reference)[0];
+    return 1.5 * std::log(static_cast<double>(getNumAtoms())) - 0.5 * std::log(at::linalg_det(g).item<double>());
 }
 
 // NaN where G is not positive definite.
@@ -129,5 +134,8 @@ nlohmann::json EckartCoordinates::getArchitecture() const {
 
 std::shared_ptr<EckartCoordinates> EckartCoordinates::fromArchitecture(const nlohmann::json& architecture) {
     const auto values = architecture.at("reference").get<std::vector<double>>();
-    return std::make_shared<EckartCoordinates>(at::tensor(values, at::kDouble));
+    auto chart = std::make_shared<EckartCoordinates>(at::tensor(values, at::kDouble));
+    chart->reference = at::tensor(values, at::kDouble).reshape({-1, 3}); // bit for bit: it was centred before
+    chart->constant = chart->computeConstant();
+    return chart;
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // The names under which transforms are saved: one line for each class.
 
+#include "openmmflow/flows/Conditioned.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/Whitening.h"
@@ -58,6 +60,13 @@ const std::map<std::string, Maker>& getMakers() {
         {"SplineCoupling", makeSplineCoupling},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
         {"EckartCoordinates", EckartCoordinates::fromArchitecture},
+        {"MixedCoordinates", MixedCoordinates::fromArchitecture},
+        {"Conditioned",
+         [](const json& a) {
+             return std::make_shared<Conditioned>(Transform::create(a.at("transform")),
+                                                  a.at("indices").get<std::vector<int>>(),
+                                                  a.at("values").get<std::vector<double>>());
+         }},
         {"ParticleOrdering", ParticleOrdering::fromArchitecture},
         {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
     };

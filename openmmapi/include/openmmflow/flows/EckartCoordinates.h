@@ -50,6 +50,7 @@ public:
 
 private:
     [[nodiscard]] at::Tensor computeLogDet(const at::Tensor& x) const;
+    [[nodiscard]] double computeConstant() const;
     at::Tensor reference; // [n, 3]
     at::Tensor basis;     // Q, [3n, 3n - 6]
     double constant;      // of logDet
