@@ -48,6 +48,7 @@ using namespace OpenMM;
 %feature("compactdefaultargs") FUNCTION;
 %feature("autodoc", "0") FUNCTION;
 %enddef
+%keywords(OpenMMFlow::AdditiveCoupling::AdditiveCoupling)
 %keywords(OpenMMFlow::AffineCoupling::AffineCoupling)
 %keywords(OpenMMFlow::Flow::Flow)
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
@@ -75,6 +76,7 @@ using namespace OpenMM;
 %shared_class(Permutation)
 %shared_class(Scaling)
 %shared_class(CircularShift)
+%shared_class(AdditiveCoupling)
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
 %shared_class(InternalCoordinates)
@@ -91,6 +93,7 @@ using namespace OpenMM;
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
+                 OpenMMFlow::AdditiveCoupling,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own

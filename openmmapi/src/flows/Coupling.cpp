@@ -23,6 +23,10 @@ std::vector<int> findPositions(const std::vector<int>& list, const std::vector<i
     return positions;
 }
 
+Tensor zeroLogDet(const Tensor& like) {
+    return at::zeros({like.size(0)}, like.options().dtype(at::kDouble).requires_grad(false));
+}
+
 } // namespace
 
 Split::Split(int size, std::vector<int> activeVariables) : size(size), active(std::move(activeVariables)) {
@@ -62,6 +66,31 @@ Tensor Split::takePassive(const Tensor& y) const {
 
 Tensor Split::join(const Tensor& activePart, const Tensor& passivePart) const {
     return at::cat({activePart, passivePart}, 1).index_select(1, joinIndex);
+}
+
+AdditiveCoupling::AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options)
+    : split(size, std::move(active)), conditioner(static_cast<int>(split.getPassive().size()), {},
+                                                  static_cast<int>(split.getActive().size()), options) {}
+
+Tensor AdditiveCoupling::predict(const Tensor& passivePart) const {
+    return conditioner(passivePart).to(at::kDouble);
+}
+
+TransformResult AdditiveCoupling::forward(const Tensor& z) const {
+    const Tensor passivePart = split.takePassive(z);
+    return {split.join(split.takeActive(z) + predict(passivePart), passivePart), zeroLogDet(z)};
+}
+
+TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
+    const Tensor passivePart = split.takePassive(x);
+    return {split.join(split.takeActive(x) - predict(passivePart), passivePart), zeroLogDet(x)};
+}
+
+nlohmann::json AdditiveCoupling::getArchitecture() const {
+    return {{"type", getTypeName()},
+            {"size", split.getSize()},
+            {"active", split.getActive()},
+            {"conditioner", conditioner.getArchitecture()}};
 }
 
 AffineCoupling::AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options,

@@ -46,6 +46,11 @@ const std::map<std::string, Maker>& getMakers() {
              return std::make_shared<CircularShift>(a.at("size").get<int>(), a.at("indices").get<std::vector<int>>(),
                                                     a.at("shift").get<std::vector<double>>());
          }},
+        {"AdditiveCoupling",
+         [](const json& a) {
+             return std::make_shared<AdditiveCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
+                                                       Conditioner::readOptions(a.at("conditioner")));
+         }},
         {"AffineCoupling",
          [](const json& a) {
              return std::make_shared<AffineCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// The contract of Transform.h for scalings, additive, odd, smooth and autoregressive layers, and what each promises
+// beyond.
+
+#include "contracts/ExpectMessage.h"
+#include "contracts/FlowContract.h"
+#include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/Sequence.h"
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+Conditioner::Options small() {
+    return {{7}, Activation::SiLU, 5};
+}
+
+// Five variables, of which 1 and 3 may be taken as circular.
+Tensor makePoints() {
+    Random random(31);
+    Tensor z = 1.5 * random.normal(6, 5);
+    for (const int i : {1, 3})
+        z.select(1, i).copy_(2 * M_PI * random.uniform(1, 6)[0] - M_PI);
+    return z;
+}
+
+double largest(const Tensor& t) {
+    return t.abs().max().item<double>();
+}
+
+std::vector<FlowContractCase> makeCases() {
+    const Tensor z = makePoints();
+    return {
+        {"AdditiveCoupling", std::make_shared<AdditiveCoupling>(5, std::vector<int>{4, 0}, small()), z, true},
+    };
+}
+
+class LayerContract : public testing::TestWithParam<int> {};
+
+} // namespace
+
+TEST_P(LayerContract, Holds) {
+    checkFlowContract(makeCases()[GetParam()]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Layers, LayerContract, testing::Range(0, static_cast<int>(makeCases().size())));
+
+TEST(AdditiveCoupling, KeepsVolumesAndPromisesIt) {
+    const AdditiveCoupling coupling(5, {4, 0}, small());
+    randomiseParameters(coupling);
+    const Tensor z = makePoints();
+    const TransformResult there = coupling.forward(z);
+    EXPECT_TRUE(coupling.isConstantLogDet());
+    EXPECT_EQ(largest(there.logDet), 0.0);
+    EXPECT_GT(largest(there.value - z), 0.1);
+    for (const int i : {1, 2, 3})
+        EXPECT_TRUE(at::equal(there.value.select(1, i), z.select(1, i)));
+}
+
+TEST(Layers, RefuseBadArguments) {
+    expectMessage([] { AdditiveCoupling(2, {0, 1}, small()); }, "number of active variables is 2");
+}
