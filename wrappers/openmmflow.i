@@ -75,6 +75,8 @@ using namespace OpenMM;
 %shared_class(Inverse)
 %shared_class(Permutation)
 %shared_class(Scaling)
+%shared_class(LearnedScaling)
+%shared_class(ExpScaling)
 %shared_class(CircularShift)
 %shared_class(AdditiveCoupling)
 %shared_class(AffineCoupling)
@@ -93,7 +95,7 @@ using namespace OpenMM;
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
-                 OpenMMFlow::AdditiveCoupling,
+                 OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own

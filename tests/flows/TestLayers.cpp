@@ -5,6 +5,7 @@
 #include "contracts/ExpectMessage.h"
 #include "contracts/FlowContract.h"
 #include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
 
 using namespace OpenMMFlow;
@@ -33,6 +34,8 @@ std::vector<FlowContractCase> makeCases() {
     const Tensor z = makePoints();
     return {
         {"AdditiveCoupling", std::make_shared<AdditiveCoupling>(5, std::vector<int>{4, 0}, small()), z, true},
+        {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
+        {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
     };
 }
 
@@ -58,6 +61,32 @@ TEST(AdditiveCoupling, KeepsVolumesAndPromisesIt) {
         EXPECT_TRUE(at::equal(there.value.select(1, i), z.select(1, i)));
 }
 
+TEST(Scalings, AreTheirFormulas) {
+    const Tensor numbers = at::tensor({2.0, -0.5, 3.0}), z = at::tensor({1.0, 2.0, -1.0}).unsqueeze(0);
+    const LearnedScaling learned(3);
+    const ExpScaling exponential(3);
+    learned.getParameters()[0].second.set_data(numbers.clone());
+    exponential.getParameters()[0].second.set_data(numbers.clone());
+    EXPECT_TRUE(at::equal(learned.forward(z).value, numbers * z));
+    EXPECT_NEAR(learned.forward(z).logDet.item<double>(), std::log(3.0), 1e-14);
+    EXPECT_TRUE(at::equal(exponential.forward(z).value, numbers.exp() * z));
+    EXPECT_NEAR(exponential.forward(z).logDet.item<double>(), 4.5, 1e-14);
+}
+
+TEST(Scalings, ComputeInDoubleWithSinglePrecisionParameters) {
+    const Tensor z = makePoints();
+    for (const std::shared_ptr<Transform>& scaling : {std::shared_ptr<Transform>(std::make_shared<LearnedScaling>(5)),
+                                                      std::shared_ptr<Transform>(std::make_shared<ExpScaling>(5))}) {
+        const Tensor parameter = scaling->getParameters()[0].second;
+        EXPECT_EQ(parameter.scalar_type(), at::kFloat);
+        EXPECT_TRUE(parameter.requires_grad());
+        parameter.set_data(parameter.detach() + 0.3f);
+        EXPECT_LE(largest(scaling->inverse(scaling->forward(z).value).value - z), 1e-14);
+    }
+}
+
 TEST(Layers, RefuseBadArguments) {
     expectMessage([] { AdditiveCoupling(2, {0, 1}, small()); }, "number of active variables is 2");
+    expectMessage([] { LearnedScaling(0); }, "LearnedScaling::LearnedScaling: size is 0, but must be at least 1");
+    expectMessage([] { ExpScaling(0); }, "ExpScaling::ExpScaling: size is 0, but must be at least 1");
 }

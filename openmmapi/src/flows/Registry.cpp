@@ -41,6 +41,8 @@ const std::map<std::string, Maker>& getMakers() {
              return std::make_shared<Scaling>(a.at("shift").get<std::vector<double>>(),
                                               a.at("scale").get<std::vector<double>>());
          }},
+        {"LearnedScaling", [](const json& a) { return std::make_shared<LearnedScaling>(a.at("size").get<int>()); }},
+        {"ExpScaling", [](const json& a) { return std::make_shared<ExpScaling>(a.at("size").get<int>()); }},
         {"CircularShift",
          [](const json& a) {
              return std::make_shared<CircularShift>(a.at("size").get<int>(), a.at("indices").get<std::vector<int>>(),
