@@ -23,6 +23,7 @@ import openmm
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
+#include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
@@ -50,6 +51,8 @@ using namespace OpenMM;
 %enddef
 %keywords(OpenMMFlow::AdditiveCoupling::AdditiveCoupling)
 %keywords(OpenMMFlow::AffineCoupling::AffineCoupling)
+%keywords(OpenMMFlow::makeNICER)
+%keywords(OpenMMFlow::makeRealNVP)
 %keywords(OpenMMFlow::Flow::Flow)
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
@@ -63,6 +66,7 @@ using namespace OpenMM;
 %int_enum(AcceptanceTest, Metropolis Barker)
 %int_enum(Gradient, Omit Compute)
 %int_enum(Activation, SiLU ReLU Tanh)
+%int_enum(ScalingLayer, Learned Exponential)
 %int_enum(TorsionRange, Circle Turn Positive Negative)
 
 // Classes held by shared_ptr
@@ -110,6 +114,8 @@ using namespace OpenMM;
 %options(MaximumLikelihoodLoss)
 %options(ReverseKLLoss)
 %options(Trainer)
+%feature("python:nondynamic") OpenMMFlow::NICEROptions;
+%feature("python:nondynamic") OpenMMFlow::RealNVPOptions;
 %rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
 %rename(RandomState) OpenMMFlow::Random::State;
 
@@ -162,6 +168,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
+%include "openmmflow/flows/Architectures.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"

@@ -4,6 +4,7 @@
 
 #include "contracts/ExpectMessage.h"
 #include "contracts/FlowContract.h"
+#include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
@@ -36,6 +37,9 @@ std::vector<FlowContractCase> makeCases() {
         {"AdditiveCoupling", std::make_shared<AdditiveCoupling>(5, std::vector<int>{4, 0}, small()), z, true},
         {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
         {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
+        {"NICER", makeNICER(5, {3, ScalingLayer::Learned, small()}), z, true},
+        {"NICER with exponential scaling", makeNICER(5, {2, ScalingLayer::Exponential, small()}), z, true},
+        {"RealNVP", makeRealNVP(5, 2, {3.0, small()}), z, true},
     };
 }
 
@@ -85,8 +89,53 @@ TEST(Scalings, ComputeInDoubleWithSinglePrecisionParameters) {
     }
 }
 
+TEST(Architectures, NICERIsThePapersFlow) {
+    const auto flow = makeNICER(5);
+    EXPECT_TRUE(flow->isConstantLogDet());
+    const auto& transforms = flow->getTransforms();
+    ASSERT_EQ(transforms.size(), 21u);
+    EXPECT_EQ(transforms[0]->getTypeName(), "LearnedScaling");
+    for (int i = 0; i < 20; i++) {
+        const auto description = transforms[i + 1]->getArchitecture();
+        EXPECT_EQ(description["type"], "AdditiveCoupling");
+        EXPECT_EQ(description["active"], i % 2 == 0 ? std::vector<int>({0, 2, 4}) : std::vector<int>({1, 3}));
+        EXPECT_EQ(description["conditioner"]["hiddenSizes"], std::vector<int>{100});
+        EXPECT_EQ(description["conditioner"]["activation"], "ReLU");
+    }
+    EXPECT_EQ(makeNICER(5, {10, ScalingLayer::Exponential})->getTransforms()[0]->getTypeName(), "ExpScaling");
+    EXPECT_FALSE(makeRealNVP(5, 2)->isConstantLogDet());
+    EXPECT_EQ(makeRealNVP(5, 2)->getTransforms().size(), 4u);
+}
+
+// x to z by hand: z2 = x2 + P(x1), z1 = x1 + Q(z2), and then the scale.
+TEST(Architectures, NICERLayerIsThePapersFormula) {
+    const auto flow = makeNICER(4, {1, ScalingLayer::Learned, small()});
+    randomiseParameters(*flow);
+    const auto shift = [&](int coupling, const Tensor& passive, int even) {
+        Tensor z = at::zeros({passive.size(0), 4}, at::kDouble);
+        z.slice(1, even, 4, 2).copy_(passive);
+        return flow->getTransforms()[coupling]->forward(z).value.slice(1, 1 - even, 4, 2);
+    };
+    const Tensor x = makePoints().narrow(1, 0, 4), x1 = x.slice(1, 0, 4, 2), x2 = x.slice(1, 1, 4, 2);
+    const Tensor z2 = x2 - shift(2, x1, 0), z1 = x1 - shift(1, z2, 1);
+    const Tensor s = flow->getTransforms()[0]->getParameters()[0].second;
+    const Tensor z = at::stack({z1, z2}, 2).flatten(1) / s;
+    EXPECT_LE(largest(flow->inverse(x).value - z), 1e-12);
+}
+
+TEST(Architectures, CouplingsHaveDifferentWeightsThatTheSeedFixes) {
+    const auto weights = [](const Sequence& flow, int coupling) {
+        return flow.getTransforms()[coupling]->getParameters()[0].second;
+    };
+    const auto first = makeRealNVP(4, 1, {3.0, small()}), second = makeRealNVP(4, 1, {3.0, small()});
+    EXPECT_TRUE(at::equal(weights(*first, 0), weights(*second, 0)));
+    EXPECT_FALSE(at::equal(weights(*first, 0), weights(*first, 1)));
+}
+
 TEST(Layers, RefuseBadArguments) {
     expectMessage([] { AdditiveCoupling(2, {0, 1}, small()); }, "number of active variables is 2");
+    expectMessage([] { (void)makeNICER(1); }, "makeNICER: size is 1, but must be at least 2");
+    expectMessage([] { (void)makeRealNVP(3, 0); }, "makeRealNVP: layers is 0, but must be at least 1");
     expectMessage([] { LearnedScaling(0); }, "LearnedScaling::LearnedScaling: size is 0, but must be at least 1");
     expectMessage([] { ExpScaling(0); }, "ExpScaling::ExpScaling: size is 0, but must be at least 1");
 }
