@@ -35,6 +35,9 @@ std::vector<FlowContractCase> makeCases() {
     const Tensor z = makePoints();
     return {
         {"AdditiveCoupling", std::make_shared<AdditiveCoupling>(5, std::vector<int>{4, 0}, small()), z, true},
+        {"odd AdditiveCoupling", std::make_shared<AdditiveCoupling>(5, std::vector<int>{4, 0}, small(), true), z, true},
+        {"odd AffineCoupling", std::make_shared<AffineCoupling>(5, std::vector<int>{4, 0}, small(), 2.0, true), z,
+         true},
         {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
         {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
         {"NICER", makeNICER(5, {3, ScalingLayer::Learned, small()}), z, true},
@@ -63,6 +66,47 @@ TEST(AdditiveCoupling, KeepsVolumesAndPromisesIt) {
     EXPECT_GT(largest(there.value - z), 0.1);
     for (const int i : {1, 2, 3})
         EXPECT_TRUE(at::equal(there.value.select(1, i), z.select(1, i)));
+}
+
+// f(-z) = -f(z) and logDet(-z) = logDet(z), in both directions; not so without the option.
+TEST(OddCouplings, CommuteWithTheChangeOfAllSigns) {
+    const Tensor z = makePoints();
+    const auto measure = [&](const Transform& transform) {
+        randomiseParameters(transform);
+        double worst = 0;
+        for (const bool inverse : {false, true}) {
+            const TransformResult plus = inverse ? transform.inverse(z) : transform.forward(z);
+            const TransformResult minus = inverse ? transform.inverse(-z) : transform.forward(-z);
+            EXPECT_GT(largest(plus.value - z), 0.05);
+            worst = std::max({worst, largest(plus.value + minus.value), largest(plus.logDet - minus.logDet)});
+        }
+        return worst;
+    };
+    EXPECT_LE(measure(AdditiveCoupling(5, {4, 0}, small(), true)), 1e-12);
+    EXPECT_LE(measure(AffineCoupling(5, {4, 0}, small(), 3.0, true)), 1e-12);
+    EXPECT_LE(measure(*makeNICER(5, {3, ScalingLayer::Learned, small(), true})), 1e-12);
+    EXPECT_LE(measure(*makeRealNVP(5, 2, {3.0, small(), true})), 1e-12);
+    EXPECT_GT(measure(AdditiveCoupling(5, {4, 0}, small())), 0.01);
+    EXPECT_GT(measure(AffineCoupling(5, {4, 0}, small())), 0.01);
+}
+
+TEST(OddCouplings, KeepAScaleThatDependsOnThePassiveVariables) {
+    const AffineCoupling coupling(5, {4, 0}, small(), 3.0, true);
+    randomiseParameters(coupling, 1.0);
+    const Tensor logDet = coupling.forward(makePoints()).logDet;
+    EXPECT_GT(largest(logDet - logDet[0]), 0.01);
+}
+
+TEST(OddCouplings, AreSavedAndDescriptionsWithoutTheKeyAreNotOdd) {
+    for (const bool odd : {false, true})
+        for (const std::shared_ptr<Transform>& coupling : std::vector<std::shared_ptr<Transform>>{
+                 std::make_shared<AdditiveCoupling>(2, std::vector<int>{1}, small(), odd),
+                 std::make_shared<AffineCoupling>(2, std::vector<int>{1}, small(), 3.0, odd)}) {
+            auto description = coupling->getArchitecture();
+            EXPECT_EQ(Transform::create(description)->getArchitecture()["odd"], odd);
+            description.erase("odd");
+            EXPECT_EQ(Transform::create(description)->getArchitecture()["odd"], false);
+        }
 }
 
 TEST(Scalings, AreTheirFormulas) {

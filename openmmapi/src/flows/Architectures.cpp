@@ -40,7 +40,7 @@ std::shared_ptr<Sequence> OpenMMFlow::makeNICER(int size, const NICEROptions& op
     else
         transforms.push_back(std::make_shared<ExpScaling>(size));
     appendCouplings(transforms, size, options.layers, options.conditioner, [&](auto active, const auto& conditioner) {
-        return std::make_shared<AdditiveCoupling>(size, active, conditioner);
+        return std::make_shared<AdditiveCoupling>(size, active, conditioner, options.odd);
     });
     return std::make_shared<Sequence>(transforms);
 }
@@ -50,7 +50,7 @@ std::shared_ptr<Sequence> OpenMMFlow::makeRealNVP(int size, int layers, const Re
     require(layers >= 1, "makeRealNVP", "layers", layers, "at least 1");
     std::vector<std::shared_ptr<Transform>> transforms;
     appendCouplings(transforms, size, layers, options.conditioner, [&](auto active, const auto& conditioner) {
-        return std::make_shared<AffineCoupling>(size, active, conditioner, options.scaleBound);
+        return std::make_shared<AffineCoupling>(size, active, conditioner, options.scaleBound, options.odd);
     });
     return std::make_shared<Sequence>(transforms);
 }

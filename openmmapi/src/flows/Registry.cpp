@@ -51,13 +51,14 @@ const std::map<std::string, Maker>& getMakers() {
         {"AdditiveCoupling",
          [](const json& a) {
              return std::make_shared<AdditiveCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
-                                                       Conditioner::readOptions(a.at("conditioner")));
+                                                       Conditioner::readOptions(a.at("conditioner")),
+                                                       a.value("odd", false));
          }},
         {"AffineCoupling",
          [](const json& a) {
              return std::make_shared<AffineCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
                                                      Conditioner::readOptions(a.at("conditioner")),
-                                                     a.at("scaleBound").get<double>());
+                                                     a.at("scaleBound").get<double>(), a.value("odd", false));
          }},
         {"SplineCoupling", makeSplineCoupling},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},

@@ -16,6 +16,8 @@ struct NICEROptions {
     ScalingLayer scaling = ScalingLayer::Learned;
     /** Networks of the couplings; each draws its own weights from the seed. */
     Conditioner::Options conditioner = {{100}, Activation::ReLU, 0};
+    /** Whether f(-z) = -f(z): see AdditiveCoupling. */
+    bool odd = false;
 };
 
 /**
@@ -37,6 +39,8 @@ struct RealNVPOptions {
     double scaleBound = 3.0;
     /** Networks of the couplings; each draws its own weights from the seed. */
     Conditioner::Options conditioner;
+    /** Whether f(-z) = -f(z): see AffineCoupling. */
+    bool odd = false;
 };
 
 /**

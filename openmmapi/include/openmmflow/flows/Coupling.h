@@ -37,10 +37,14 @@ private:
  *     inverse:  z_active = x_active - t,  logDet = 0
  *
  * It keeps volumes: use it with a layer that scales. Identity at the start.
+ *
+ * Odd couplings commute with the change of all signs, f(-z) = -f(z), to the last bit: with n the conditioner's network,
+ * t(y) = (n(y) - n(-y))/2. Flows of a prior and a target that have this symmetry (Z2) then have it too.
  */
 class OPENMMFLOW_EXPORT AdditiveCoupling : public Transform {
 public:
-    AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {});
+    /** @param odd  whether f(-z) = -f(z) */
+    AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {}, bool odd = false);
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
@@ -53,6 +57,7 @@ private:
     [[nodiscard]] at::Tensor predict(const at::Tensor& passivePart) const;
     Split split;
     Conditioner conditioner;
+    bool odd;
 };
 
 /**
@@ -62,12 +67,15 @@ private:
  *     inverse:  z_active = (x_active - t) * exp(-s),  logDet = -sum s
  *
  * s = bound * tanh(raw / bound) is kept within +-bound. Identity at the start.
+ *
+ * Odd couplings commute with the change of all signs, f(-z) = -f(z), and their log-det is even: see AdditiveCoupling
+ * for t; the raw s is made even in the same way, (n(y) + n(-y))/2.
  */
 class OPENMMFLOW_EXPORT AffineCoupling : public Transform {
 public:
-    /** @param scaleBound  the largest |s|, > 0 */
-    AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {},
-                   double scaleBound = 3.0);
+    /** @param scaleBound  the largest |s|, > 0  @param odd  whether f(-z) = -f(z) */
+    AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {}, double scaleBound = 3.0,
+                   bool odd = false);
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
@@ -80,6 +88,7 @@ private:
     Split split;
     Conditioner conditioner;
     double scaleBound;
+    bool odd;
 };
 
 /**
