@@ -30,6 +30,7 @@ import openmm
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include "openmmflow/training/Trainer.h"
 #include <OpenMM.h>
@@ -85,6 +86,7 @@ using namespace OpenMM;
 %shared_class(AdditiveCoupling)
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
+%shared_class(SmoothCoupling)
 %shared_class(InternalCoordinates)
 %shared_class(PythonTransform)
 %shared_class(Flow)
@@ -100,6 +102,7 @@ using namespace OpenMM;
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
+                 OpenMMFlow::SmoothCoupling,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
@@ -109,6 +112,7 @@ using namespace OpenMM;
 %enddef
 %options(Conditioner)
 %options(SplineCoupling)
+%options(SmoothCoupling)
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
@@ -168,6 +172,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
+%include "openmmflow/flows/SmoothCoupling.h"
 %include "openmmflow/flows/Architectures.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of Transform.h for scalings, additive, odd, smooth and autoregressive layers, and what each promises
-// beyond.
+// The contract of Transform.h for scalings, additive, odd and smooth layers, and what each promises beyond.
 
 #include "contracts/ExpectMessage.h"
 #include "contracts/FlowContract.h"
@@ -8,6 +7,8 @@
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/SmoothCoupling.h"
+#include <complex>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -31,6 +32,24 @@ double largest(const Tensor& t) {
     return t.abs().max().item<double>();
 }
 
+std::shared_ptr<SmoothCoupling> makeSmooth(std::vector<int> active, int components) {
+    return std::make_shared<SmoothCoupling>(5, std::move(active), std::vector<int>{1, 3},
+                                            SmoothCoupling::Options{components, 2.0, small()});
+}
+
+// A coupling of variable 1 of two, whose raw numbers are the same for every z: weights 0, biases as given.
+template <class Coupling>
+std::shared_ptr<Coupling> fixParameters(std::shared_ptr<Coupling> coupling, const std::vector<double>& raw) {
+    for (const auto& [name, tensor] : coupling->getParameters())
+        tensor.set_data(at::zeros_like(tensor, at::kDouble));
+    coupling->getParameters().back().second.set_data(at::tensor(raw));
+    return coupling;
+}
+
+Tensor makeRows(const Tensor& secondColumn) {
+    return at::stack({at::zeros_like(secondColumn), secondColumn}, 1);
+}
+
 std::vector<FlowContractCase> makeCases() {
     const Tensor z = makePoints();
     return {
@@ -40,6 +59,10 @@ std::vector<FlowContractCase> makeCases() {
          true},
         {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
         {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
+        {"SmoothCoupling of open variables", makeSmooth({0, 2}, 8), z, true},
+        {"SmoothCoupling of circular variables", makeSmooth({3, 1}, 4), z, true},
+        {"SmoothCoupling of both, one component", makeSmooth({4, 1, 2}, 1), z, true},
+        {"Inverse of a SmoothCoupling", std::make_shared<Inverse>(makeSmooth({1, 4, 2}, 3)), z, true},
         {"NICER", makeNICER(5, {3, ScalingLayer::Learned, small()}), z, true},
         {"NICER with exponential scaling", makeNICER(5, {2, ScalingLayer::Exponential, small()}), z, true},
         {"RealNVP", makeRealNVP(5, 2, {3.0, small()}), z, true},
@@ -176,10 +199,191 @@ TEST(Architectures, CouplingsHaveDifferentWeightsThatTheSeedFixes) {
     EXPECT_FALSE(at::equal(weights(*first, 0), weights(*first, 1)));
 }
 
+TEST(SmoothCoupling, IsItsFormulaForOpenVariables) {
+    const std::vector<double> raw = {0.7, -2.0, -0.4, 0.3, 0.9, -1.1, 0.25};
+    const auto coupling = fixParameters(std::make_shared<SmoothCoupling>(2, std::vector<int>{1}, std::vector<int>{},
+                                                                         SmoothCoupling::Options{2, 3.0, small()}),
+                                        raw);
+    const auto softplus = [](double y) { return std::log1p(std::exp(y)); };
+    const auto inverseSoftplus = [](double y) { return std::log(std::expm1(y)); };
+    for (const double x : {-40.0, -2.0, -0.1, 0.0, 1.3, 4.0}) {
+        double z = x + raw[6], slope = 1;
+        for (int k = 0; k < 2; k++) {
+            const double height = softplus(raw[k] + inverseSoftplus(0.475)) - 0.475; // a_k/c_k > -0.95/2
+            const double b = 3.0 * (k + 0.5) - 3.0 + 3.0 * raw[2 + k];
+            const double c = 3.0 * (0.05 + softplus(raw[4 + k] + inverseSoftplus(0.95)));
+            z += height * c * std::tanh((x - b) / c);
+            slope += height / std::pow(std::cosh((x - b) / c), 2);
+        }
+        const TransformResult result = coupling->inverse(makeRows(at::tensor({x})));
+        EXPECT_NEAR(result.value[0][1].item<double>(), z, 1e-13 * (1 + std::abs(x)));
+        EXPECT_NEAR(result.logDet.item<double>(), std::log(slope), 1e-13);
+    }
+}
+
+// Against the Moebius map (1 - |w|^2)/|z - w|^2 (z - w) - w of Rezende et al., from which ours differs by a rotation.
+TEST(SmoothCoupling, IsAMoebiusMapOfTheCircle) {
+    const double p = 0.8, q = -0.5;
+    const auto coupling = fixParameters(std::make_shared<SmoothCoupling>(2, std::vector<int>{1}, std::vector<int>{1},
+                                                                         SmoothCoupling::Options{1, 3.0, small()}),
+                                        {0.4, p, q, 0.6});
+    const std::complex<double> w = 0.99 / std::sqrt(1 + p * p + q * q) * std::complex<double>(p, q);
+    const auto ratio = [&](double angle) { // of our point to theirs, on the circle
+        const std::complex<double> point = std::polar(1.0, angle);
+        const std::complex<double> theirs = (1 - std::norm(w)) / std::norm(point - w) * (point - w) - w;
+        const TransformResult ours = coupling->inverse(makeRows(at::tensor({angle})));
+        EXPECT_NEAR(ours.logDet.item<double>(), std::log((1 - std::norm(w)) / std::norm(point - w)), 1e-13);
+        return std::polar(1.0, ours.value[0][1].item<double>()) / theirs;
+    };
+    for (const double angle : {-3.1, -1.0, 0.2, 2.5})
+        EXPECT_NEAR(std::abs(ratio(angle) - ratio(1.0)), 0, 1e-13);
+}
+
+TEST(SmoothCoupling, TurnsTheCircleOnce) {
+    const auto coupling = makeSmooth({3}, 5);
+    randomiseParameters(*coupling, 1.0);
+    constexpr int n = 4000;
+    Tensor x = makePoints().narrow(0, 0, 1).repeat({n, 1});
+    x.select(1, 3).copy_(-M_PI + 2 * M_PI * at::arange(n, at::kDouble) / n);
+    const TransformResult there = coupling->inverse(x);
+    EXPECT_NEAR(there.logDet.exp().mean().item<double>(), 1.0, 1e-10); // of dz/dx, over a period
+    EXPECT_LE(there.value.select(1, 3).max().item<double>(), M_PI);
+    EXPECT_GE(there.value.select(1, 3).min().item<double>(), -M_PI);
+    EXPECT_GT(largest(there.logDet), 0.1);
+}
+
+TEST(SmoothCoupling, IsInvertedFarOutAndWithLargeParameters) {
+    for (const int variable : {4, 1}) { // open and circular
+        const auto coupling = makeSmooth({variable}, 8);
+        for (const double scale : {1.0, 5.0, 30.0})
+            for (const double stretch : {1.0, 1e3, 1e8}) {
+                randomiseParameters(*coupling, scale);
+                Tensor z = makePoints();
+                z.select(1, 4).mul_(stretch);
+                const TransformResult there = coupling->forward(z);
+                const Tensor back = coupling->inverse(there.value).value;
+                const Tensor turned = at::remainder(back - z + M_PI, 2 * M_PI) - M_PI;
+                const Tensor error = (variable == 1 ? turned : back - z).abs().amax(1);
+                // x has a rounding error, which dz/dx magnifies.
+                const Tensor magnitude = 1 + z.abs().amax(1) + there.value.abs().amax(1);
+                EXPECT_LE(largest(error / (magnitude * (1 + there.logDet.neg().exp()))), 1e-13)
+                    << "variable " << variable << ", scale " << scale << ", stretch " << stretch;
+            }
+    }
+}
+
+// Second differences of the gradient of a log-density: in proportion to the square of the step where the map is smooth,
+// while at a knot of a spline the gradient jumps by as much however small the step.
+TEST(SmoothCoupling, HasContinuousForcesWhereSplinesHaveKnots) {
+    const auto largestJump = [](const Transform& transform, int variable, int points) {
+        Tensor x = makePoints().narrow(0, 0, 1).repeat({points, 1});
+        x.select(1, variable).copy_(-3 + 6 * at::arange(points, at::kDouble) / points);
+        x.set_requires_grad(true);
+        const TransformResult result = transform.inverse(x);
+        const Tensor logQ = result.logDet + result.value.cos().sum(1);
+        return largest(torch::autograd::grad({logQ.sum()}, {x})[0].select(1, variable).diff(2));
+    };
+    for (const int variable : {0, 1}) { // open and circular
+        const auto smooth = makeSmooth({variable}, 4);
+        const SplineCoupling spline(5, {variable}, {1}, {4, 2.0, small()});
+        randomiseParameters(*smooth, 0.5);
+        randomiseParameters(spline, 0.2); // knots far enough from each other for this grid
+        EXPECT_NEAR(largestJump(*smooth, variable, 4000) / largestJump(*smooth, variable, 8000), 4.0, 0.1);
+        EXPECT_LT(largestJump(spline, variable, 4000) / largestJump(spline, variable, 8000), 1.1);
+    }
+}
+
+// Gradients of gradients, by the argument and the parameters, meet central differences of gradients in both directions.
+TEST(SmoothCoupling, IsDifferentiableTwice) {
+    const auto coupling = makeSmooth({4, 1}, 3);
+    randomiseParameters(*coupling);
+    Random random(3);
+    const Tensor z = makePoints(), weight = random.normal(6, 5), logDetWeight = random.normal(1, 6)[0];
+    for (const bool inverse : {false, true}) {
+        std::vector<Tensor> variables = {z.clone().set_requires_grad(true)}, directions;
+        for (const auto& [name, tensor] : coupling->getParameters())
+            variables.push_back(tensor);
+        for (const Tensor& variable : variables)
+            directions.push_back(random.normal(1, variable.numel()).reshape(variable.sizes()));
+        // The derivative of a loss along the directions.
+        const auto slope = [&](bool createGraph) {
+            const TransformResult result = inverse ? coupling->inverse(variables[0]) : coupling->forward(variables[0]);
+            const Tensor loss = (result.value * weight).square().sum() + (result.logDet * logDetWeight).sum();
+            const auto gradients = torch::autograd::grad({loss}, variables, {}, true, createGraph);
+            Tensor sum = at::zeros({}, at::kDouble);
+            for (std::size_t i = 0; i < gradients.size(); i++)
+                sum = sum + (gradients[i] * directions[i]).sum();
+            return sum;
+        };
+        const auto second = torch::autograd::grad({slope(true)}, variables);
+        for (std::size_t i = 0; i < variables.size(); i++) {
+            const Tensor step = random.normal(1, variables[i].numel()).reshape(variables[i].sizes());
+            const Tensor saved = variables[i].detach().clone();
+            const auto along = [&](double h) {
+                variables[i].set_data(saved + h * step);
+                return slope(false).item<double>();
+            };
+            const double h = 1e-6, difference = (along(h) - along(-h)) / (2 * h);
+            variables[i].set_data(saved);
+            const double expected = (second[i] * step).sum().item<double>();
+            EXPECT_NEAR(difference, expected, 1e-6 * (1 + std::abs(expected)))
+                << "variable " << i << (inverse ? ", inverse" : "");
+        }
+    }
+}
+
+TEST(SmoothCoupling, PropagatesNonFiniteRowsAlone) {
+    const auto coupling = makeSmooth({4, 1}, 4);
+    randomiseParameters(*coupling);
+    const Tensor clean = makePoints();
+    const TransformResult expected[] = {coupling->forward(clean), coupling->inverse(clean)};
+    for (const double bad : {std::nan(""), HUGE_VAL})
+        for (const int column : {0, 1, 4}) {
+            Tensor y = clean.clone();
+            y[2][column] = bad;
+            const TransformResult results[] = {coupling->forward(y), coupling->inverse(y)};
+            for (int i = 0; i < 2; i++) {
+                EXPECT_FALSE(results[i].value[2].isfinite().all().item<bool>());
+                const Tensor others = at::tensor({0L, 1L, 3L, 4L, 5L});
+                EXPECT_TRUE(
+                    at::equal(results[i].value.index_select(0, others), expected[i].value.index_select(0, others)));
+                EXPECT_TRUE(
+                    at::equal(results[i].logDet.index_select(0, others), expected[i].logDet.index_select(0, others)));
+            }
+        }
+}
+
+// From the identity, gradient descent makes the components of a circle map different: it fits two peaks. Were they to
+// stay equal, the map would have one peak.
+TEST(SmoothCoupling, LearnsTwoPeaksOnACircle) {
+    const SmoothCoupling coupling(2, {1}, {1}, {4, 3.0, {{4}, Activation::Tanh, 5}});
+    constexpr int n = 200;
+    const Tensor x = makeRows(-M_PI + 2 * M_PI * at::arange(n, at::kDouble) / n), angle = x.select(1, 1);
+    Tensor density = (5 * (angle - 2).cos()).exp() + (5 * (angle + 0.5).cos()).exp();
+    density = density / density.sum();
+    std::vector<Tensor> variables;
+    for (const auto& [name, tensor] : coupling.getParameters())
+        variables.push_back(tensor);
+    const auto loss = [&] { return -(density * (coupling.inverse(x).logDet - std::log(n))).sum(); };
+    const double entropy = -(density * density.log()).sum().item<double>();
+    EXPECT_GT(loss().item<double>() - entropy, 0.2);
+    for (int step = 0; step < 400; step++) {
+        const auto gradients = torch::autograd::grad({loss()}, variables);
+        const at::NoGradGuard noGrad;
+        for (std::size_t i = 0; i < variables.size(); i++)
+            variables[i].sub_(0.5 * gradients[i]);
+    }
+    EXPECT_LT(loss().item<double>() - entropy, 0.1);
+}
+
 TEST(Layers, RefuseBadArguments) {
     expectMessage([] { AdditiveCoupling(2, {0, 1}, small()); }, "number of active variables is 2");
     expectMessage([] { (void)makeNICER(1); }, "makeNICER: size is 1, but must be at least 2");
     expectMessage([] { (void)makeRealNVP(3, 0); }, "makeRealNVP: layers is 0, but must be at least 1");
+    expectMessage([] { SmoothCoupling(2, {0}, {}, {0, 2.0, small()}); }, "components is 0, but must be at least 1");
+    expectMessage([] { SmoothCoupling(2, {0}, {}, {4, 0.0, small()}); }, "bound is 0, but must be positive and finite");
+    expectMessage([] { SmoothCoupling(2, {0}, {5}, {4, 2.0, small()}); }, "a circular variable is 5");
+    expectMessage([] { SmoothCoupling(2, {0}, {}, {4, 2.0, {{7}, Activation::ReLU, 1}}); }, "activation is ReLU");
     expectMessage([] { LearnedScaling(0); }, "LearnedScaling::LearnedScaling: size is 0, but must be at least 1");
     expectMessage([] { ExpScaling(0); }, "ExpScaling::ExpScaling: size is 0, but must be at least 1");
 }

@@ -5,6 +5,7 @@
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/latent/Check.h"
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -27,6 +28,13 @@ std::shared_ptr<Transform> makeSplineCoupling(const json& a) {
     return std::make_shared<SplineCoupling>(
         a.at("size").get<int>(), a.at("active").get<std::vector<int>>(), a.at("circular").get<std::vector<int>>(),
         SplineCoupling::Options{a.at("bins").get<int>(), a.at("bound").get<double>(),
+                                Conditioner::readOptions(a.at("conditioner"))});
+}
+
+std::shared_ptr<Transform> makeSmoothCoupling(const json& a) {
+    return std::make_shared<SmoothCoupling>(
+        a.at("size").get<int>(), a.at("active").get<std::vector<int>>(), a.at("circular").get<std::vector<int>>(),
+        SmoothCoupling::Options{a.at("components").get<int>(), a.at("bound").get<double>(),
                                 Conditioner::readOptions(a.at("conditioner"))});
 }
 
@@ -61,6 +69,7 @@ const std::map<std::string, Maker>& getMakers() {
                                                      a.at("scaleBound").get<double>(), a.value("odd", false));
          }},
         {"SplineCoupling", makeSplineCoupling},
+        {"SmoothCoupling", makeSmoothCoupling},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
     };
     return makers;
