@@ -28,6 +28,7 @@ import openmm
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
@@ -67,6 +68,7 @@ using namespace OpenMM;
 %int_enum(AcceptanceTest, Metropolis Barker)
 %int_enum(Gradient, Omit Compute)
 %int_enum(Activation, SiLU ReLU Tanh)
+%int_enum(AutoregressiveMap, Affine Spline)
 %int_enum(ScalingLayer, Learned Exponential)
 %int_enum(TorsionRange, Circle Turn Positive Negative)
 
@@ -87,6 +89,7 @@ using namespace OpenMM;
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
 %shared_class(SmoothCoupling)
+%shared_class(MaskedAutoregressive)
 %shared_class(InternalCoordinates)
 %shared_class(PythonTransform)
 %shared_class(Flow)
@@ -103,6 +106,7 @@ using namespace OpenMM;
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
                  OpenMMFlow::SmoothCoupling,
+                 OpenMMFlow::MaskedAutoregressive,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
@@ -113,6 +117,7 @@ using namespace OpenMM;
 %options(Conditioner)
 %options(SplineCoupling)
 %options(SmoothCoupling)
+%options(MaskedAutoregressive)
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
@@ -173,6 +178,7 @@ using namespace OpenMM;
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
 %include "openmmflow/flows/SmoothCoupling.h"
+%include "openmmflow/flows/MaskedAutoregressive.h"
 %include "openmmflow/flows/Architectures.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;

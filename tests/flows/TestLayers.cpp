@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The contract of Transform.h for scalings, additive, odd and smooth layers, and what each promises beyond.
+// The contract of Transform.h for scalings, additive, odd, smooth and autoregressive layers, and what each promises
+// beyond.
 
 #include "contracts/ExpectMessage.h"
 #include "contracts/FlowContract.h"
 #include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include <complex>
@@ -37,6 +39,13 @@ std::shared_ptr<SmoothCoupling> makeSmooth(std::vector<int> active, int componen
                                             SmoothCoupling::Options{components, 2.0, small()});
 }
 
+std::shared_ptr<MaskedAutoregressive> makeAutoregressive(AutoregressiveMap map, std::vector<int> hiddenSizes = {9, 8}) {
+    const bool spline = map == AutoregressiveMap::Spline;
+    return std::make_shared<MaskedAutoregressive>(
+        5, spline ? std::vector<int>{1, 3} : std::vector<int>{},
+        MaskedAutoregressive::Options{map, 2.0, 4, 2.5, {std::move(hiddenSizes), Activation::SiLU, 5}});
+}
+
 // A coupling of variable 1 of two, whose raw numbers are the same for every z: weights 0, biases as given.
 template <class Coupling>
 std::shared_ptr<Coupling> fixParameters(std::shared_ptr<Coupling> coupling, const std::vector<double>& raw) {
@@ -63,6 +72,9 @@ std::vector<FlowContractCase> makeCases() {
         {"SmoothCoupling of circular variables", makeSmooth({3, 1}, 4), z, true},
         {"SmoothCoupling of both, one component", makeSmooth({4, 1, 2}, 1), z, true},
         {"Inverse of a SmoothCoupling", std::make_shared<Inverse>(makeSmooth({1, 4, 2}, 3)), z, true},
+        {"MaskedAutoregressive, affine", makeAutoregressive(AutoregressiveMap::Affine), z, true},
+        {"MaskedAutoregressive, spline", makeAutoregressive(AutoregressiveMap::Spline), z, true},
+        {"Inverse autoregressive", std::make_shared<Inverse>(makeAutoregressive(AutoregressiveMap::Affine)), z, true},
         {"NICER", makeNICER(5, {3, ScalingLayer::Learned, small()}), z, true},
         {"NICER with exponential scaling", makeNICER(5, {2, ScalingLayer::Exponential, small()}), z, true},
         {"RealNVP", makeRealNVP(5, 2, {3.0, small()}), z, true},
@@ -376,6 +388,59 @@ TEST(SmoothCoupling, LearnsTwoPeaksOnACircle) {
     EXPECT_LT(loss().item<double>() - entropy, 0.1);
 }
 
+// z_i depends on x_0..x_i and on no other: every entry of the Jacobian above the diagonal is exactly 0, and no masks
+// cut an entry on or below it. The same the other way round.
+TEST(MaskedAutoregressive, HasATriangularJacobian) {
+    for (const AutoregressiveMap map : {AutoregressiveMap::Affine, AutoregressiveMap::Spline})
+        for (const std::vector<int>& hiddenSizes : {std::vector<int>{}, std::vector<int>{9}, std::vector<int>{9, 8}})
+            for (const bool inverse : {false, true}) {
+                const auto transform = makeAutoregressive(map, hiddenSizes);
+                randomiseParameters(*transform, 1.0);
+                const Tensor y = makePoints().narrow(0, 0, 1).mul(0.5).set_requires_grad(true);
+                const Tensor value = inverse ? transform->inverse(y).value : transform->forward(y).value;
+                for (int i = 0; i < 5; i++) {
+                    const Tensor row = torch::autograd::grad({value[0][i]}, {y}, {}, true)[0][0];
+                    for (int j = 0; j < 5; j++)
+                        EXPECT_EQ(row[j].item<double>() != 0, j <= i)
+                            << i << " by " << j << ", " << hiddenSizes.size() << " hidden layers";
+                }
+            }
+}
+
+TEST(MaskedAutoregressive, OfOneVariableIsAnAffineMap) {
+    const MaskedAutoregressive transform(1, {}, {AutoregressiveMap::Affine, 3.0, 8, 5.0, small()});
+    randomiseParameters(transform);
+    const Tensor biases = transform.getParameters().back().second, z = at::tensor({0.5, -2.0}).unsqueeze(1);
+    const Tensor s = 3 * at::tanh(biases[0] / 3), t = biases[1];
+    EXPECT_LE(largest(transform.forward(z).value - (z * s.exp() + t)), 1e-14);
+    EXPECT_LE(largest(transform.forward(z).logDet - s), 1e-14);
+}
+
+TEST(MaskedAutoregressive, GivesEachVariableFromThoseBeforeIt) {
+    const auto transform = makeAutoregressive(AutoregressiveMap::Spline);
+    randomiseParameters(*transform);
+    const Tensor z = makePoints(), x = transform->forward(z).value;
+    Tensor other = z.clone();
+    other.narrow(1, 3, 2).fill_(0.1);
+    EXPECT_TRUE(at::equal(transform->forward(other).value.narrow(1, 0, 3), x.narrow(1, 0, 3)));
+    EXPECT_GT(largest(transform->forward(other).value.narrow(1, 3, 2) - x.narrow(1, 3, 2)), 0.05);
+}
+
+TEST(MaskedAutoregressive, PropagatesNonFiniteRowsAlone) {
+    for (const AutoregressiveMap map : {AutoregressiveMap::Affine, AutoregressiveMap::Spline}) {
+        const auto transform = makeAutoregressive(map);
+        randomiseParameters(*transform);
+        Tensor y = makePoints();
+        y[2][1] = NAN;
+        const Tensor others = at::tensor({0L, 1L, 3L, 4L, 5L});
+        for (const TransformResult& result : {transform->forward(y), transform->inverse(y)}) {
+            EXPECT_TRUE(result.value[2].isnan().any().item<bool>());
+            EXPECT_TRUE(result.value.index_select(0, others).isfinite().all().item<bool>());
+            EXPECT_TRUE(result.logDet.index_select(0, others).isfinite().all().item<bool>());
+        }
+    }
+}
+
 TEST(Layers, RefuseBadArguments) {
     expectMessage([] { AdditiveCoupling(2, {0, 1}, small()); }, "number of active variables is 2");
     expectMessage([] { (void)makeNICER(1); }, "makeNICER: size is 1, but must be at least 2");
@@ -384,6 +449,22 @@ TEST(Layers, RefuseBadArguments) {
     expectMessage([] { SmoothCoupling(2, {0}, {}, {4, 0.0, small()}); }, "bound is 0, but must be positive and finite");
     expectMessage([] { SmoothCoupling(2, {0}, {5}, {4, 2.0, small()}); }, "a circular variable is 5");
     expectMessage([] { SmoothCoupling(2, {0}, {}, {4, 2.0, {{7}, Activation::ReLU, 1}}); }, "activation is ReLU");
+    const auto autoregressive = [](int size, std::vector<int> circular, AutoregressiveMap map, double scaleBound,
+                                   int bins, double bound) {
+        MaskedAutoregressive(size, std::move(circular), {map, scaleBound, bins, bound, small()});
+    };
+    expectMessage([&] { autoregressive(0, {}, AutoregressiveMap::Affine, 3, 8, 5); },
+                  "inputSize is 0, but must be at least 1");
+    expectMessage([&] { autoregressive(2, {0}, AutoregressiveMap::Affine, 3, 8, 5); },
+                  "number of circular variables is 1, but must be 0 where the map is affine");
+    expectMessage([&] { autoregressive(2, {2}, AutoregressiveMap::Spline, 3, 8, 5); },
+                  "number of circular variables is 1, but must be different indices");
+    expectMessage([&] { autoregressive(2, {}, AutoregressiveMap::Affine, 0, 8, 5); }, "scaleBound is 0");
+    expectMessage([&] { autoregressive(2, {}, AutoregressiveMap::Spline, 3, 1, 5); }, "bins is 1");
+    expectMessage([&] { autoregressive(2, {}, AutoregressiveMap::Spline, 3, 8, -1); }, "bound is -1");
+    auto wrongMap = makeAutoregressive(AutoregressiveMap::Affine)->getArchitecture();
+    wrongMap["map"] = "Cubic";
+    expectMessage([&] { Transform::create(wrongMap); }, "map is \"Cubic\", but must be Affine or Spline");
     expectMessage([] { LearnedScaling(0); }, "LearnedScaling::LearnedScaling: size is 0, but must be at least 1");
     expectMessage([] { ExpScaling(0); }, "ExpScaling::ExpScaling: size is 0, but must be at least 1");
 }

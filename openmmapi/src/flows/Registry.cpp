@@ -4,6 +4,7 @@
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/latent/Check.h"
@@ -38,6 +39,16 @@ std::shared_ptr<Transform> makeSmoothCoupling(const json& a) {
                                 Conditioner::readOptions(a.at("conditioner"))});
 }
 
+std::shared_ptr<Transform> makeMaskedAutoregressive(const json& a) {
+    const auto& map = a.at("map");
+    require(map == "Affine" || map == "Spline", "Transform::create", "map", map.dump(), "Affine or Spline");
+    return std::make_shared<MaskedAutoregressive>(
+        a.at("size").get<int>(), a.at("circular").get<std::vector<int>>(),
+        MaskedAutoregressive::Options{map == "Affine" ? AutoregressiveMap::Affine : AutoregressiveMap::Spline,
+                                      a.at("scaleBound").get<double>(), a.at("bins").get<int>(),
+                                      a.at("bound").get<double>(), Conditioner::readOptions(a.at("conditioner"))});
+}
+
 const std::map<std::string, Maker>& getMakers() {
     static const std::map<std::string, Maker> makers = {
         {"Sequence", makeSequence},
@@ -70,6 +81,7 @@ const std::map<std::string, Maker>& getMakers() {
          }},
         {"SplineCoupling", makeSplineCoupling},
         {"SmoothCoupling", makeSmoothCoupling},
+        {"MaskedAutoregressive", makeMaskedAutoregressive},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
     };
     return makers;
