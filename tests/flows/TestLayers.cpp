@@ -164,6 +164,8 @@ TEST(Scalings, ComputeInDoubleWithSinglePrecisionParameters) {
         EXPECT_EQ(parameter.scalar_type(), at::kFloat);
         EXPECT_TRUE(parameter.requires_grad());
         parameter.set_data(parameter.detach() + 0.3f);
+        const auto forward = [&](const Tensor& t) { return scaling->forward(t).value; };
+        EXPECT_NEAR(scaling->forward(z).logDet[0].item<double>(), autogradLogDet(forward, z[0]), 1e-14);
         EXPECT_LE(largest(scaling->inverse(scaling->forward(z).value).value - z), 1e-14);
     }
 }
@@ -344,6 +346,20 @@ TEST(SmoothCoupling, IsDifferentiableTwice) {
     }
 }
 
+// An easy row is the same to the last bit beside a row that takes many more steps.
+TEST(SmoothCoupling, SolvesRowsIndependently) {
+    const auto coupling = fixParameters(std::make_shared<SmoothCoupling>(2, std::vector<int>{1}, std::vector<int>{1},
+                                                                         SmoothCoupling::Options{1, 3.0, small()}),
+                                        {0.0, 0.1, 12.0, 0.6});
+    constexpr int n = 400;
+    Tensor column = -1.5 + at::arange(n, at::kDouble) / n;
+    const Tensor easy = coupling->forward(makeRows(column)).value.narrow(0, 1, n - 1);
+    for (const double hard : {0.242, 1.241, 1.242, 3.083, 3.084}) {
+        column[0] = hard;
+        EXPECT_TRUE(at::equal(coupling->forward(makeRows(column)).value.narrow(0, 1, n - 1), easy)) << hard;
+    }
+}
+
 TEST(SmoothCoupling, PropagatesNonFiniteRowsAlone) {
     const auto coupling = makeSmooth({4, 1}, 4);
     randomiseParameters(*coupling);
@@ -405,6 +421,25 @@ TEST(MaskedAutoregressive, HasATriangularJacobian) {
                             << i << " by " << j << ", " << hiddenSizes.size() << " hidden layers";
                 }
             }
+}
+
+// The parameters of variable i depend on each of the variables 0..i-1, of which some enter as cosine and sine, and on
+// no other.
+TEST(MaskedAutoregressive, HasANetworkThatLooksBackOnly) {
+    for (const std::vector<int>& hiddenSizes : {std::vector<int>{}, std::vector<int>{9}, std::vector<int>{9, 8}}) {
+        const Conditioner network = Conditioner::makeAutoregressive(5, {1, 3}, 3, {hiddenSizes, Activation::SiLU, 5});
+        Random random(3);
+        for (const auto& [name, tensor] : network.getParameters())
+            tensor.set_data(random.normal(1, tensor.numel()).reshape(tensor.sizes()));
+        const Tensor y = makePoints().narrow(0, 0, 1).set_requires_grad(true), raw = network(y);
+        ASSERT_EQ(raw.size(1), 15);
+        for (int output = 0; output < 15; output++) {
+            const Tensor row = torch::autograd::grad({raw[0][output]}, {y}, {}, true)[0][0];
+            for (int j = 0; j < 5; j++)
+                EXPECT_EQ(row[j].item<double>() != 0, j < output / 3)
+                    << output << " by " << j << ", " << hiddenSizes.size() << " hidden layers";
+        }
+    }
 }
 
 TEST(MaskedAutoregressive, OfOneVariableIsAnAffineMap) {

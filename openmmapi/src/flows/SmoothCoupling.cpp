@@ -107,7 +107,8 @@ Tensor findRoot(const Map& map, const Tensor& z) {
         high = at::where(residual > 0, x, high);
         low = at::where(residual > 0, low, x);
         const Tensor newton = x - residual / map_x.slope;
-        const Tensor close = (size <= tolerance) | (high - low <= tolerance);
+        // Where the map is steep, the rounding error of x is what is left of the residual.
+        const Tensor close = (size <= tolerance * map_x.slope.clamp_min(1)) | (high - low <= tolerance);
         const Tensor good = (newton >= low) & (newton <= high) & (2 * size <= before);
         x = at::where(done, x, at::where(close | good, newton, (low + high) / 2));
         done = done | close | residual.isnan();
