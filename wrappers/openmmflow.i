@@ -23,16 +23,19 @@ import openmm
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
+#include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Conditioned.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include "openmmflow/training/Trainer.h"
@@ -53,7 +56,10 @@ using namespace OpenMM;
 %feature("compactdefaultargs") FUNCTION;
 %feature("autodoc", "0") FUNCTION;
 %enddef
+%keywords(OpenMMFlow::AdditiveCoupling::AdditiveCoupling)
 %keywords(OpenMMFlow::AffineCoupling::AffineCoupling)
+%keywords(OpenMMFlow::makeNICER)
+%keywords(OpenMMFlow::makeRealNVP)
 %keywords(OpenMMFlow::Flow::Flow)
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
@@ -68,6 +74,8 @@ using namespace OpenMM;
 %int_enum(AcceptanceTest, Metropolis Barker)
 %int_enum(Gradient, Omit Compute)
 %int_enum(Activation, SiLU ReLU Tanh)
+%int_enum(AutoregressiveMap, Affine Spline)
+%int_enum(ScalingLayer, Learned Exponential)
 %int_enum(TorsionRange, Circle Turn Positive Negative)
 
 // Classes held by shared_ptr
@@ -80,9 +88,14 @@ using namespace OpenMM;
 %shared_class(Inverse)
 %shared_class(Permutation)
 %shared_class(Scaling)
+%shared_class(LearnedScaling)
+%shared_class(ExpScaling)
 %shared_class(CircularShift)
+%shared_class(AdditiveCoupling)
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
+%shared_class(SmoothCoupling)
+%shared_class(MaskedAutoregressive)
 %shared_class(InternalCoordinates)
 %shared_class(EckartCoordinates)
 %shared_class(MixedCoordinates)
@@ -102,9 +115,11 @@ using namespace OpenMM;
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
+                 OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
+                 OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::Conditioned,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
-                 OpenMMFlow::Conditioned, OpenMMFlow::ParticleOrdering,
-                 OpenMMFlow::Whitening, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
+                 OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
+                 OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -113,11 +128,15 @@ using namespace OpenMM;
 %enddef
 %options(Conditioner)
 %options(SplineCoupling)
+%options(SmoothCoupling)
+%options(MaskedAutoregressive)
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
 %options(ReverseKLLoss)
 %options(Trainer)
+%feature("python:nondynamic") OpenMMFlow::NICEROptions;
+%feature("python:nondynamic") OpenMMFlow::RealNVPOptions;
 %rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
 %rename(RandomState) OpenMMFlow::Random::State;
 
@@ -170,6 +189,9 @@ using namespace OpenMM;
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
+%include "openmmflow/flows/SmoothCoupling.h"
+%include "openmmflow/flows/MaskedAutoregressive.h"
+%include "openmmflow/flows/Architectures.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"

@@ -31,8 +31,10 @@ def extend() -> None:
     api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
     api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
-    # type's own, as SWIG's metaclass refuses to replace a property
-    type.__setattr__(api.SplineCouplingOptions, "conditioner", _keepingOwner(api.SplineCouplingOptions.conditioner))
+    for cls in (api.SplineCouplingOptions, api.SmoothCouplingOptions, api.MaskedAutoregressiveOptions, api.NICEROptions,
+                api.RealNVPOptions):
+        # type's own, as SWIG's metaclass refuses to replace a property
+        type.__setattr__(cls, "conditioner", _keepingOwner(cls.conditioner))
     api.Flow.__reduce__ = lambda self: (api.Flow.deserialize, (self.serialize(),))
     api.Flow.__copy__ = lambda self: self.clone()
     api.Flow.__deepcopy__ = lambda self, memo: self.clone()

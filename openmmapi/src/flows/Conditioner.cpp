@@ -44,11 +44,26 @@ Conditioner::Conditioner(int inputSize, std::vector<int> circular, int outputSiz
     }
 }
 
+Conditioner Conditioner::makeAutoregressive(int size, std::vector<int> circular, int outputsPerVariable,
+                                            const Options& options) {
+    Conditioner result(size, std::move(circular), size * outputsPerVariable, options);
+    // Inputs are the open variables, the cosines and the sines of the circular ones.
+    Tensor degrees = 1 + at::cat({result.openIndex, result.circularIndex, result.circularIndex});
+    for (const int hidden : options.hiddenSizes) {
+        const Tensor next = 1 + at::remainder(at::arange(hidden, at::kLong), std::max(1, size - 1));
+        result.masks.push_back(next.unsqueeze(1) >= degrees);
+        degrees = next;
+    }
+    const Tensor outputs = 1 + at::arange(size, at::kLong).repeat_interleave(outputsPerVariable);
+    result.masks.push_back(outputs.unsqueeze(1) > degrees);
+    return result;
+}
+
 Tensor Conditioner::operator()(const Tensor& y) const {
     const Tensor angles = y.index_select(1, circularIndex);
     Tensor h = at::cat({y.index_select(1, openIndex), angles.cos(), angles.sin()}, 1).to(weights[0].dtype());
     for (std::size_t i = 0; i < weights.size(); i++) {
-        h = at::linear(h, weights[i], biases[i]);
+        h = at::linear(h, masks.empty() ? weights[i] : weights[i] * masks[i], biases[i]);
         if (i + 1 < weights.size())
             h = options.activation == Activation::SiLU   ? at::silu(h)
                 : options.activation == Activation::ReLU ? at::relu(h)

@@ -23,6 +23,10 @@ std::vector<int> findPositions(const std::vector<int>& list, const std::vector<i
     return positions;
 }
 
+Tensor zeroLogDet(const Tensor& like) {
+    return at::zeros({like.size(0)}, like.options().dtype(at::kDouble).requires_grad(false));
+}
+
 } // namespace
 
 Split::Split(int size, std::vector<int> activeVariables) : size(size), active(std::move(activeVariables)) {
@@ -64,18 +68,54 @@ Tensor Split::join(const Tensor& activePart, const Tensor& passivePart) const {
     return at::cat({activePart, passivePart}, 1).index_select(1, joinIndex);
 }
 
+AdditiveCoupling::AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options, bool odd)
+    : split(size, std::move(active)),
+      conditioner(static_cast<int>(split.getPassive().size()), {}, static_cast<int>(split.getActive().size()), options),
+      odd(odd) {}
+
+Tensor AdditiveCoupling::predict(const Tensor& passivePart) const {
+    const Tensor t = conditioner(passivePart).to(at::kDouble);
+    return odd ? (t - conditioner(-passivePart).to(at::kDouble)) / 2 : t;
+}
+
+TransformResult AdditiveCoupling::forward(const Tensor& z) const {
+    const Tensor passivePart = split.takePassive(z);
+    return {split.join(split.takeActive(z) + predict(passivePart), passivePart), zeroLogDet(z)};
+}
+
+TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
+    const Tensor passivePart = split.takePassive(x);
+    return {split.join(split.takeActive(x) - predict(passivePart), passivePart), zeroLogDet(x)};
+}
+
+nlohmann::json AdditiveCoupling::getArchitecture() const {
+    return {{"type", getTypeName()},
+            {"size", split.getSize()},
+            {"active", split.getActive()},
+            {"odd", odd},
+            {"conditioner", conditioner.getArchitecture()}};
+}
+
 AffineCoupling::AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options,
-                               double scaleBound)
+                               double scaleBound, bool odd)
     : split(size, std::move(active)), conditioner(static_cast<int>(split.getPassive().size()), {},
                                                   2 * static_cast<int>(split.getActive().size()), options),
-      scaleBound(scaleBound) {
+      scaleBound(scaleBound), odd(odd) {
     require(scaleBound > 0 && std::isfinite(scaleBound), "AffineCoupling::AffineCoupling", "scaleBound", scaleBound,
             "positive and finite");
 }
 
 std::pair<Tensor, Tensor> AffineCoupling::predict(const Tensor& passivePart) const {
-    const auto parts = conditioner(passivePart).to(at::kDouble).chunk(2, 1);
-    return {scaleBound * at::tanh(parts[0] / scaleBound), parts[1]};
+    const auto run = [this](const Tensor& y) { return conditioner(y).to(at::kDouble).chunk(2, 1); };
+    const auto parts = run(passivePart);
+    Tensor rawScale = parts[0], t = parts[1];
+    if (odd) {
+        // Two passes of one shape: rows of a doubled batch could differ in the last bit from their mirror images.
+        const auto mirrored = run(-passivePart);
+        rawScale = (rawScale + mirrored[0]) / 2;
+        t = (t - mirrored[1]) / 2;
+    }
+    return {scaleBound * at::tanh(rawScale / scaleBound), t};
 }
 
 TransformResult AffineCoupling::forward(const Tensor& z) const {
@@ -95,6 +135,7 @@ nlohmann::json AffineCoupling::getArchitecture() const {
             {"size", split.getSize()},
             {"active", split.getActive()},
             {"scaleBound", scaleBound},
+            {"odd", odd},
             {"conditioner", conditioner.getArchitecture()}};
 }
 

@@ -18,6 +18,10 @@ Tensor repeat(double value, const Tensor& like) {
     return at::full({like.size(0)}, value, like.options().dtype(at::kDouble).requires_grad(false));
 }
 
+Tensor repeat(const Tensor& value, const Tensor& like) {
+    return value.repeat({like.size(0)});
+}
+
 } // namespace
 
 Permutation::Permutation(std::vector<int> newOrder) : order(std::move(newOrder)) {
@@ -73,6 +77,44 @@ nlohmann::json Scaling::getArchitecture() const {
         return std::vector<double>(t.data_ptr<double>(), t.data_ptr<double>() + t.numel());
     };
     return {{"type", getTypeName()}, {"shift", list(shift)}, {"scale", list(scale)}};
+}
+
+LearnedScaling::LearnedScaling(int size) {
+    require(size >= 1, "LearnedScaling::LearnedScaling", "size", size, "at least 1");
+    scale = at::ones({size}, at::kFloat).set_requires_grad(true);
+}
+
+TransformResult LearnedScaling::forward(const Tensor& z) const {
+    const Tensor s = scale.to(at::kDouble);
+    return {s * z, repeat(s.abs().log().sum(), z)};
+}
+
+TransformResult LearnedScaling::inverse(const Tensor& x) const {
+    const Tensor s = scale.to(at::kDouble);
+    return {x / s, repeat(-s.abs().log().sum(), x)};
+}
+
+nlohmann::json LearnedScaling::getArchitecture() const {
+    return {{"type", getTypeName()}, {"size", getInputSize()}};
+}
+
+ExpScaling::ExpScaling(int size) {
+    require(size >= 1, "ExpScaling::ExpScaling", "size", size, "at least 1");
+    logScale = at::zeros({size}, at::kFloat).set_requires_grad(true);
+}
+
+TransformResult ExpScaling::forward(const Tensor& z) const {
+    const Tensor k = logScale.to(at::kDouble);
+    return {k.exp() * z, repeat(k.sum(), z)};
+}
+
+TransformResult ExpScaling::inverse(const Tensor& x) const {
+    const Tensor k = logScale.to(at::kDouble);
+    return {(-k).exp() * x, repeat(-k.sum(), x)};
+}
+
+nlohmann::json ExpScaling::getArchitecture() const {
+    return {{"type", getTypeName()}, {"size", getInputSize()}};
 }
 
 CircularShift::CircularShift(int size, std::vector<int> newIndices, std::vector<double> newShift)

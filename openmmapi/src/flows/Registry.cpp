@@ -6,9 +6,11 @@
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
 #include "openmmflow/latent/Check.h"
 #include <functional>
@@ -35,6 +37,23 @@ std::shared_ptr<Transform> makeSplineCoupling(const json& a) {
                                 Conditioner::readOptions(a.at("conditioner"))});
 }
 
+std::shared_ptr<Transform> makeSmoothCoupling(const json& a) {
+    return std::make_shared<SmoothCoupling>(
+        a.at("size").get<int>(), a.at("active").get<std::vector<int>>(), a.at("circular").get<std::vector<int>>(),
+        SmoothCoupling::Options{a.at("components").get<int>(), a.at("bound").get<double>(),
+                                Conditioner::readOptions(a.at("conditioner"))});
+}
+
+std::shared_ptr<Transform> makeMaskedAutoregressive(const json& a) {
+    const auto& map = a.at("map");
+    require(map == "Affine" || map == "Spline", "Transform::create", "map", map.dump(), "Affine or Spline");
+    return std::make_shared<MaskedAutoregressive>(
+        a.at("size").get<int>(), a.at("circular").get<std::vector<int>>(),
+        MaskedAutoregressive::Options{map == "Affine" ? AutoregressiveMap::Affine : AutoregressiveMap::Spline,
+                                      a.at("scaleBound").get<double>(), a.at("bins").get<int>(),
+                                      a.at("bound").get<double>(), Conditioner::readOptions(a.at("conditioner"))});
+}
+
 const std::map<std::string, Maker>& getMakers() {
     static const std::map<std::string, Maker> makers = {
         {"Sequence", makeSequence},
@@ -46,18 +65,28 @@ const std::map<std::string, Maker>& getMakers() {
              return std::make_shared<Scaling>(a.at("shift").get<std::vector<double>>(),
                                               a.at("scale").get<std::vector<double>>());
          }},
+        {"LearnedScaling", [](const json& a) { return std::make_shared<LearnedScaling>(a.at("size").get<int>()); }},
+        {"ExpScaling", [](const json& a) { return std::make_shared<ExpScaling>(a.at("size").get<int>()); }},
         {"CircularShift",
          [](const json& a) {
              return std::make_shared<CircularShift>(a.at("size").get<int>(), a.at("indices").get<std::vector<int>>(),
                                                     a.at("shift").get<std::vector<double>>());
          }},
+        {"AdditiveCoupling",
+         [](const json& a) {
+             return std::make_shared<AdditiveCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
+                                                       Conditioner::readOptions(a.at("conditioner")),
+                                                       a.value("odd", false));
+         }},
         {"AffineCoupling",
          [](const json& a) {
              return std::make_shared<AffineCoupling>(a.at("size").get<int>(), a.at("active").get<std::vector<int>>(),
                                                      Conditioner::readOptions(a.at("conditioner")),
-                                                     a.at("scaleBound").get<double>());
+                                                     a.at("scaleBound").get<double>(), a.value("odd", false));
          }},
         {"SplineCoupling", makeSplineCoupling},
+        {"SmoothCoupling", makeSmoothCoupling},
+        {"MaskedAutoregressive", makeMaskedAutoregressive},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
         {"EckartCoordinates", EckartCoordinates::fromArchitecture},
         {"MixedCoordinates", MixedCoordinates::fromArchitecture},

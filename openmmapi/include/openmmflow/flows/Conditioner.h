@@ -9,8 +9,8 @@ namespace OpenMMFlow {
 enum class Activation { SiLU, ReLU, Tanh };
 
 /**
- * The network of a coupling layer: a multilayer perceptron whose last layer starts at zero, so that a coupling starts as
- * its parameters' neutral value. Circular inputs enter as (cos, sin).
+ * The network of a coupling layer: a multilayer perceptron whose last layer starts at zero, so that a coupling starts
+ * as its parameters' neutral value. Circular inputs enter as (cos, sin).
  *
  * Weights start as torch's Linear does: uniform in +-1/sqrt(fan in), drawn from an explicit generator.
  */
@@ -28,6 +28,17 @@ public:
      * @param outputSize  number of parameters to predict
      */
     Conditioner(int inputSize, std::vector<int> circular, int outputSize, const Options& options);
+    /**
+     * A network whose outputs for variable i depend on the variables before it only (MADE; Germain et al., ICML 2015):
+     * weights are masked by degrees, i + 1 for input and output i and 1..size-1 in turn for hidden units, such that a
+     * hidden unit sees the degrees up to its own and an output those below its own.
+     *
+     * @param size                number of variables
+     * @param circular            which of 0..size-1 are circular
+     * @param outputsPerVariable  number of parameters to predict for each; outputs are ordered variable by variable
+     */
+    static Conditioner makeAutoregressive(int size, std::vector<int> circular, int outputsPerVariable,
+                                          const Options& options);
     /** @param y  float64 [batch, input size]  @return [batch, output size] in the dtype of the weights */
     [[nodiscard]] at::Tensor operator()(const at::Tensor& y) const;
     [[nodiscard]] NamedTensors getParameters() const;
@@ -39,6 +50,7 @@ private:
     Options options;
     at::Tensor circularIndex, openIndex;
     std::vector<at::Tensor> weights, biases;
+    std::vector<at::Tensor> masks; // bool, of the shapes of weights; empty when nothing is masked
 };
 
 } // namespace OpenMMFlow

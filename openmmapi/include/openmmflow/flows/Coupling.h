@@ -7,7 +7,8 @@
 namespace OpenMMFlow {
 
 /**
- * Splits variables into those a coupling changes (active) and those it is conditioned on (passive), and joins them again.
+ * Splits variables into those a coupling changes (active) and those it is conditioned on (passive), and joins them
+ * again.
  */
 class OPENMMFLOW_EXPORT Split {
 public:
@@ -30,17 +31,51 @@ private:
 };
 
 /**
+ * Additive coupling (NICE; Dinh, Krueger and Bengio, ICLR workshop 2015). With t = conditioner(z_passive):
+ *
+ *     forward:  x_active = z_active + t,  logDet = 0
+ *     inverse:  z_active = x_active - t,  logDet = 0
+ *
+ * It keeps volumes: use it with a layer that scales. Identity at the start.
+ *
+ * Odd couplings commute with the change of all signs, f(-z) = -f(z), to the last bit: with n the conditioner's network,
+ * t(y) = (n(y) - n(-y))/2. Flows of a prior and a target that have this symmetry (Z2) then have it too.
+ */
+class OPENMMFLOW_EXPORT AdditiveCoupling : public Transform {
+public:
+    /** @param odd  whether f(-z) = -f(z) */
+    AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {}, bool odd = false);
+    [[nodiscard]] int getInputSize() const override { return split.getSize(); }
+    [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
+    [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] bool isConstantLogDet() const override { return true; }
+    [[nodiscard]] std::string getTypeName() const override { return "AdditiveCoupling"; }
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+
+private:
+    [[nodiscard]] at::Tensor predict(const at::Tensor& passivePart) const;
+    Split split;
+    Conditioner conditioner;
+    bool odd;
+};
+
+/**
  * Affine coupling (RealNVP; Dinh, Sohl-Dickstein and Bengio, ICLR 2017). With (s, t) = conditioner(z_passive):
  *
  *     forward:  x_active = z_active * exp(s) + t,     logDet =  sum s
  *     inverse:  z_active = (x_active - t) * exp(-s),  logDet = -sum s
  *
  * s = bound * tanh(raw / bound) is kept within +-bound. Identity at the start.
+ *
+ * Odd couplings commute with the change of all signs, f(-z) = -f(z), and their log-det is even: see AdditiveCoupling
+ * for t; the raw s is made even in the same way, (n(y) + n(-y))/2.
  */
 class OPENMMFLOW_EXPORT AffineCoupling : public Transform {
 public:
-    /** @param scaleBound  the largest |s|, > 0 */
-    AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {}, double scaleBound = 3.0);
+    /** @param scaleBound  the largest |s|, > 0  @param odd  whether f(-z) = -f(z) */
+    AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options = {}, double scaleBound = 3.0,
+                   bool odd = false);
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
@@ -53,13 +88,14 @@ private:
     Split split;
     Conditioner conditioner;
     double scaleBound;
+    bool odd;
 };
 
 /**
- * Rational-quadratic spline coupling (Durkan et al., NeurIPS 2019), on intervals and on circles (Rezende et al., ICML 2020).
+ * Rational-quadratic spline coupling (Durkan et al., NeurIPS 2019), on intervals and on circles (Rezende et al., 2020).
  *
- * Each active variable passes through a monotonic spline whose knots and slopes are predicted from the passive ones; see
- * RationalQuadraticSpline.h for the formula. Open variables are splined on [-bound, bound] and left alone outside;
+ * Each active variable passes through a monotonic spline whose knots and slopes are predicted from the passive ones;
+ * see RationalQuadraticSpline.h for the formula. Open variables are splined on [-bound, bound] and left alone outside;
  * circular ones on [-pi, pi) with equal slopes at both ends, after a predicted rotation. Identity at the start.
  */
 class OPENMMFLOW_EXPORT SplineCoupling : public Transform {
