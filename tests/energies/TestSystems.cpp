@@ -82,7 +82,7 @@ TEST(DoubleWell, EnergyIsTheFormula) {
 
 TEST(DoubleWell, TruthIsThatOfTheReferences) {
     const DoubleWell well;
-    const DoubleWell::Truth& truth = well.getTruth();
+    const DoubleWell::Truth truth = well.getTruth();
     EXPECT_NEAR(truth.logZ, 12.06492900, 1e-8);
     EXPECT_NEAR(truth.logZX, 11.14599047, 1e-8);
     EXPECT_NEAR(truth.leftMinimum, -2.528918, 1e-6);
@@ -100,7 +100,7 @@ TEST(DoubleWell, TruthIsThatOfTheReferences) {
 TEST(DoubleWell, TruthIsThatOfAnIndependentQuadrature) {
     const DoubleWell well({2, 7, -1.3, 0.5});
     const auto density = [](double x) { return std::exp(-(x * x * x * x / 2 - 3.5 * x * x - 1.3 * x)); };
-    const DoubleWell::Truth& truth = well.getTruth();
+    const DoubleWell::Truth truth = well.getTruth();
     const double z = integrate(-8, 8, 400000, density);
     const double left = integrate(-8, truth.barrier, 400000, density);
     EXPECT_NEAR(truth.logZX, std::log(z), 1e-9);
@@ -112,7 +112,7 @@ TEST(DoubleWell, TruthIsThatOfAnIndependentQuadrature) {
 
 TEST(DoubleWell, SamplesAreOfTheDensity) {
     const DoubleWell well({2, 5, -0.3, 0.5});
-    const DoubleWell::Truth& truth = well.getTruth();
+    const DoubleWell::Truth truth = well.getTruth();
     Random random(5);
     constexpr int count = 100000;
     const Tensor x = well.sample(count, random).select(1, 0), y = well.sample(count, random).select(1, 1);
@@ -264,7 +264,7 @@ TEST(DimerInBath, BareTruthIsThatOfAnIndependentQuadrature) {
             z += p;
             shorter += d < 1.5 ? p : 0;
         }
-    const DimerInBath::BareTruth& truth = dimer.getBareTruth();
+    const DimerInBath::BareTruth truth = dimer.getBareTruth();
     EXPECT_NEAR(truth.logZ, std::log(z * std::sqrt(M_PI / 20) * std::sqrt(2 * M_PI / 20) / 4), 1e-6);
     EXPECT_NEAR(truth.probabilityShort, shorter / z, 1e-6);
     EXPECT_NEAR(truth.deltaF, std::log(shorter / (z - shorter)), 1e-6);

@@ -42,7 +42,7 @@ public:
     [[nodiscard]] int getNumParticles() const { return options.numSolvent + 2; }
     /** U, kJ/mol. @param positions  nm; the third coordinates do not matter */
     [[nodiscard]] double energy(const std::vector<OpenMM::Vec3>& positions) const;
-    [[nodiscard]] const BareTruth& getBareTruth() const { return truth; }
+    [[nodiscard]] BareTruth getBareTruth() const { return truth; }
     [[nodiscard]] std::unique_ptr<OpenMM::System> createSystem() const override;
     /** The dimer halfway, the solvent on a square lattice. The energy is high: minimise it first. */
     [[nodiscard]] std::vector<OpenMM::Vec3> getPositions() const override;

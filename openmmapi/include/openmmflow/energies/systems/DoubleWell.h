@@ -34,7 +34,7 @@ public:
     DoubleWell();
     /** U(x, y), kJ/mol. */
     [[nodiscard]] double energy(double x, double y) const;
-    [[nodiscard]] const Truth& getTruth() const { return truth; }
+    [[nodiscard]] Truth getTruth() const { return truth; }
     /** Independent samples of exp(-U). @return [count, 2] */
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const;
     [[nodiscard]] std::unique_ptr<OpenMM::System> createSystem() const override;

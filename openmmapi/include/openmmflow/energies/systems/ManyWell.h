@@ -23,7 +23,7 @@ public:
     ManyWell();
     [[nodiscard]] int getNumPairs() const { return options.numPairs; }
     /** One of the wells: all are the same. */
-    [[nodiscard]] const DoubleWell& getWell() const { return well; }
+    [[nodiscard]] DoubleWell getWell() const { return well; }
     /** ln Z of all pairs. */
     [[nodiscard]] double getLogZ() const;
     /** U of x1, y1, x2, y2, ..., kJ/mol. */
