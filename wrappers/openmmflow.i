@@ -15,11 +15,17 @@ import openmm
 %}
 
 %{
+#include "PythonFunction.h"
 #include "PythonTransform.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/energies/ConstraintMetric.h"
 #include "openmmflow/energies/ContextPotential.h"
+#include "openmmflow/energies/SelectedColumns.h"
+#include "openmmflow/energies/systems/DimerInBath.h"
+#include "openmmflow/energies/systems/GaussianMixture.h"
+#include "openmmflow/energies/systems/LennardJonesCluster.h"
+#include "openmmflow/energies/systems/ManyWell.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
@@ -29,7 +35,13 @@ import openmm
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/samplers/AnnealedSampler.h"
 #include "openmmflow/samplers/LatentJump.h"
+#include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/LatentAcceptanceLoss.h"
+#include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
+#include "openmmflow/training/ReweightedForwardKLLoss.h"
+#include "openmmflow/training/SymmetricAcceptanceLoss.h"
 #include "openmmflow/training/Trainer.h"
 #include <OpenMM.h>
 #include <OpenMMAmoeba.h>
@@ -54,6 +66,8 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
+%keywords(OpenMMFlow::SelectedColumns::evaluate)
+%keywords(OpenMMFlow::FlowPath::FlowPath)
 %include "typemaps.i"
 
 // Enums
@@ -82,9 +96,20 @@ using namespace OpenMM;
 %shared_class(Flow)
 %shared_class(ReducedPotential)
 %shared_class(ContextPotential)
+%shared_class(SelectedColumns)
+%shared_class(AnnealedPath)
+%shared_class(PotentialPath)
+%shared_class(FlowPath)
+%shared_class(AnnealedKernel)
+%shared_class(HamiltonianKernel)
 %shared_class(Loss)
 %shared_class(MaximumLikelihoodLoss)
 %shared_class(ReverseKLLoss)
+%shared_class(LatentAcceptanceLoss)
+%shared_class(SymmetricAcceptanceLoss)
+%shared_class(ReactionCoordinateEntropyLoss)
+%shared_class(ReweightedForwardKLLoss)
+%shared_class(AlphaDivergenceLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
@@ -92,6 +117,7 @@ using namespace OpenMM;
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
+%returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential, OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -104,6 +130,18 @@ using namespace OpenMM;
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
 %options(ReverseKLLoss)
+%options(LatentAcceptanceLoss)
+%options(SymmetricAcceptanceLoss)
+%options(ReactionCoordinateEntropyLoss)
+%options(ReweightedForwardKLLoss)
+%options(AlphaDivergenceLoss)
+%options(HamiltonianKernel)
+%options(DoubleWell)
+%options(ManyWell)
+%options(LennardJonesCluster)
+%options(DimerInBath)
+%rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
+%rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
 %options(Trainer)
 %rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
 %rename(RandomState) OpenMMFlow::Random::State;
@@ -112,6 +150,19 @@ using namespace OpenMM;
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
 %ignore OpenMMFlow::accept;
+
+// The caller owns a new System.
+%ignore OpenMMFlow::AnalyticSystem::createSystem;
+%ignore OpenMMFlow::DoubleWell::createSystem;
+%ignore OpenMMFlow::ManyWell::createSystem;
+%ignore OpenMMFlow::GaussianMixture::createSystem;
+%ignore OpenMMFlow::LennardJonesCluster::createSystem;
+%ignore OpenMMFlow::DimerInBath::createSystem;
+%rename(createSystem) OpenMMFlow::AnalyticSystem::releaseSystem;
+%newobject OpenMMFlow::AnalyticSystem::releaseSystem;
+%extend OpenMMFlow::AnalyticSystem {
+    OpenMM::System* releaseSystem() const { return $self->createSystem().release(); }
+}
 
 // Units, as OpenMM's own getters have them
 %returns_quantity(OpenMMFlow::FlowForce::getTemperature, kelvin)
@@ -165,12 +216,27 @@ using namespace OpenMM;
 %include "openmmflow/energies/ReducedPotential.h"
 %include "openmmflow/energies/ContextPotential.h"
 %include "openmmflow/energies/ConstraintMetric.h"
+%include "openmmflow/energies/SelectedColumns.h"
+%include "openmmflow/energies/systems/AnalyticSystem.h"
+%include "openmmflow/energies/systems/DoubleWell.h"
+%include "openmmflow/energies/systems/ManyWell.h"
+%include "openmmflow/energies/systems/GaussianMixture.h"
+%include "openmmflow/energies/systems/LennardJonesCluster.h"
+%include "openmmflow/energies/systems/DimerInBath.h"
 %include "openmmflow/samplers/Acceptance.h"
 %include "openmmflow/samplers/LatentJump.h"
+%include "openmmflow/samplers/AnnealedPath.h"
+%include "openmmflow/samplers/AnnealedSampler.h"
 %include "openmmflow/estimators/FreeEnergy.h"
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/TimeSeries.h"
 %include "openmmflow/training/Loss.h"
+%include "openmmflow/training/LatentAcceptanceLoss.h"
+%include "openmmflow/training/SymmetricAcceptanceLoss.h"
+%include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
+%include "openmmflow/training/ReweightedForwardKLLoss.h"
+%include "openmmflow/training/PrioritisedReplayBuffer.h"
+%include "openmmflow/training/AlphaDivergenceLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/FlowLangevinIntegrator.h"
