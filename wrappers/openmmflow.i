@@ -15,11 +15,17 @@ import openmm
 %}
 
 %{
+#include "PythonFunction.h"
 #include "PythonTransform.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/energies/ConstraintMetric.h"
 #include "openmmflow/energies/ContextPotential.h"
+#include "openmmflow/energies/SelectedColumns.h"
+#include "openmmflow/energies/systems/DimerInBath.h"
+#include "openmmflow/energies/systems/GaussianMixture.h"
+#include "openmmflow/energies/systems/LennardJonesCluster.h"
+#include "openmmflow/energies/systems/ManyWell.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
@@ -37,7 +43,13 @@ import openmm
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
+#include "openmmflow/samplers/AnnealedSampler.h"
 #include "openmmflow/samplers/LatentJump.h"
+#include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/LatentAcceptanceLoss.h"
+#include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
+#include "openmmflow/training/ReweightedForwardKLLoss.h"
+#include "openmmflow/training/SymmetricAcceptanceLoss.h"
 #include "openmmflow/training/Trainer.h"
 #include <OpenMM.h>
 #include <OpenMMAmoeba.h>
@@ -66,6 +78,8 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::Whitening::fromData)
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
+%keywords(OpenMMFlow::SelectedColumns::evaluate)
+%keywords(OpenMMFlow::FlowPath::FlowPath)
 %include "typemaps.i"
 
 // Enums
@@ -106,9 +120,20 @@ using namespace OpenMM;
 %shared_class(Flow)
 %shared_class(ReducedPotential)
 %shared_class(ContextPotential)
+%shared_class(SelectedColumns)
+%shared_class(AnnealedPath)
+%shared_class(PotentialPath)
+%shared_class(FlowPath)
+%shared_class(AnnealedKernel)
+%shared_class(HamiltonianKernel)
 %shared_class(Loss)
 %shared_class(MaximumLikelihoodLoss)
 %shared_class(ReverseKLLoss)
+%shared_class(LatentAcceptanceLoss)
+%shared_class(SymmetricAcceptanceLoss)
+%shared_class(ReactionCoordinateEntropyLoss)
+%shared_class(ReweightedForwardKLLoss)
+%shared_class(AlphaDivergenceLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
@@ -120,6 +145,7 @@ using namespace OpenMM;
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
                  OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
+%returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential, OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -134,6 +160,18 @@ using namespace OpenMM;
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
 %options(ReverseKLLoss)
+%options(LatentAcceptanceLoss)
+%options(SymmetricAcceptanceLoss)
+%options(ReactionCoordinateEntropyLoss)
+%options(ReweightedForwardKLLoss)
+%options(AlphaDivergenceLoss)
+%options(HamiltonianKernel)
+%options(DoubleWell)
+%options(ManyWell)
+%options(LennardJonesCluster)
+%options(DimerInBath)
+%rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
+%rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
 %options(Trainer)
 %feature("python:nondynamic") OpenMMFlow::NICEROptions;
 %feature("python:nondynamic") OpenMMFlow::RealNVPOptions;
@@ -144,6 +182,19 @@ using namespace OpenMM;
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
 %ignore OpenMMFlow::accept;
+
+// The caller owns a new System.
+%ignore OpenMMFlow::AnalyticSystem::createSystem;
+%ignore OpenMMFlow::DoubleWell::createSystem;
+%ignore OpenMMFlow::ManyWell::createSystem;
+%ignore OpenMMFlow::GaussianMixture::createSystem;
+%ignore OpenMMFlow::LennardJonesCluster::createSystem;
+%ignore OpenMMFlow::DimerInBath::createSystem;
+%rename(createSystem) OpenMMFlow::AnalyticSystem::releaseSystem;
+%newobject OpenMMFlow::AnalyticSystem::releaseSystem;
+%extend OpenMMFlow::AnalyticSystem {
+    OpenMM::System* releaseSystem() const { return $self->createSystem().release(); }
+}
 
 // Units, as OpenMM's own getters have them
 %returns_quantity(OpenMMFlow::FlowForce::getTemperature, kelvin)
@@ -205,12 +256,27 @@ using namespace OpenMM;
 %include "openmmflow/energies/ReducedPotential.h"
 %include "openmmflow/energies/ContextPotential.h"
 %include "openmmflow/energies/ConstraintMetric.h"
+%include "openmmflow/energies/SelectedColumns.h"
+%include "openmmflow/energies/systems/AnalyticSystem.h"
+%include "openmmflow/energies/systems/DoubleWell.h"
+%include "openmmflow/energies/systems/ManyWell.h"
+%include "openmmflow/energies/systems/GaussianMixture.h"
+%include "openmmflow/energies/systems/LennardJonesCluster.h"
+%include "openmmflow/energies/systems/DimerInBath.h"
 %include "openmmflow/samplers/Acceptance.h"
 %include "openmmflow/samplers/LatentJump.h"
+%include "openmmflow/samplers/AnnealedPath.h"
+%include "openmmflow/samplers/AnnealedSampler.h"
 %include "openmmflow/estimators/FreeEnergy.h"
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/TimeSeries.h"
 %include "openmmflow/training/Loss.h"
+%include "openmmflow/training/LatentAcceptanceLoss.h"
+%include "openmmflow/training/SymmetricAcceptanceLoss.h"
+%include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
+%include "openmmflow/training/ReweightedForwardKLLoss.h"
+%include "openmmflow/training/PrioritisedReplayBuffer.h"
+%include "openmmflow/training/AlphaDivergenceLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/FlowLangevinIntegrator.h"

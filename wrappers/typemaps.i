@@ -58,7 +58,8 @@
 %value_in(double)
 
 /* Arguments that are not data keep their dtype. */
-%typemap(in) const at::Tensor& raw (at::Tensor temp), const at::Tensor& circular (at::Tensor temp) {
+%typemap(in) const at::Tensor& raw (at::Tensor temp), const at::Tensor& circular (at::Tensor temp),
+            const at::Tensor& rows (at::Tensor temp) {
     %convert_or_fail(temp = OpenMMFlow::Python::anyTensorFromPython($input))
     $1 = &temp;
 }
@@ -68,6 +69,10 @@
         %convert_or_fail(OpenMMFlow::Python::fromPython($input, temp))
     $1 = &temp;
 }
+
+/* Functions of x. */
+%typemap(in) OpenMMFlow::ReactionCoordinate { %convert_or_fail($1 = OpenMMFlow::Python::functionFromPython($input)) }
+%typemap(typecheck, precedence=SWIG_TYPECHECK_POINTER) OpenMMFlow::ReactionCoordinate { $1 = 1; }
 
 %typemap(in) const std::string& path (std::string temp) {
     %convert_or_fail(temp = OpenMMFlow::Python::pathFromPython($input))

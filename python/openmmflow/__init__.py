@@ -18,6 +18,7 @@ from .openmmflow import *
 
 _extend.extend()
 
+from . import testsystems
 from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
 from .analysis import State
 from .data import TrainingData, temperedData

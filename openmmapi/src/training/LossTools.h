@@ -1,0 +1,46 @@
+#ifndef OPENMMFLOW_TRAINING_LOSSTOOLS_H_
+#define OPENMMFLOW_TRAINING_LOSSTOOLS_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/latent/Check.h"
+#include "openmmflow/training/Loss.h"
+#include <ATen/ATen.h>
+
+namespace OpenMMFlow {
+
+/** u, and cut + ln(u - cut + 1) above the cut. */
+inline at::Tensor softenEnergy(const at::Tensor& u, double cut) {
+    return at::where(u > cut, cut + at::log1p(at::clamp_min(u - cut, 0.0)), u);
+}
+
+/** The mean of those values that are finite. Throws if there is none. */
+inline at::Tensor meanOfFinite(const at::Tensor& values, const char* where) {
+    const at::Tensor rows = values.isfinite().nonzero().squeeze(1);
+    require(rows.size(0) > 0, where, "number of samples with a finite energy", 0, "larger: train on data first");
+    return values.index_select(0, rows).mean();
+}
+
+/** Evaluate frames and add those that have an energy. */
+inline void addFrames(ReducedPotential& potential, const at::Tensor& x, const char* where, at::Tensor& frames,
+                      at::Tensor& energies) {
+    require(x.dim() == 2 && x.size(1) == potential.getSize() && x.size(0) > 0, where, "shape of x", x.sizes(),
+            "[frames, " + std::to_string(potential.getSize()) + "]");
+    const at::Tensor added = x.detach().to(at::kDouble), u = potential.evaluate(added).u;
+    const at::Tensor rows = u.isfinite().nonzero().squeeze(1);
+    require(rows.size(0) > 0, where, "number of frames with a finite energy", 0, "at least 1");
+    const auto join = [&rows](const at::Tensor& old, const at::Tensor& all) {
+        const at::Tensor fine = all.index_select(0, rows);
+        return old.defined() ? at::cat({old, fine}) : fine;
+    };
+    frames = join(frames, added);
+    energies = join(energies, u);
+}
+
+/** Rows of frames for a batch, uniformly. @return int64 [count] */
+inline at::Tensor drawRows(std::int64_t count, std::int64_t numFrames, Random& random) {
+    return (random.uniform(1, count).squeeze(0) * static_cast<double>(numFrames)).to(at::kLong);
+}
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_TRAINING_LOSSTOOLS_H_*/

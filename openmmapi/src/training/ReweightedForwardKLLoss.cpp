@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/training/ReweightedForwardKLLoss.h"
+#include "LossTools.h"
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+ReweightedForwardKLLoss::ReweightedForwardKLLoss(std::shared_ptr<ReducedPotential> newPotential,
+                                                 const Options& newOptions)
+    : potential(std::move(newPotential)), options(newOptions) {
+    const char* where = "ReweightedForwardKLLoss::ReweightedForwardKLLoss";
+    require(potential != nullptr, where, "potential", "null", "a ReducedPotential");
+    require(options.batchSize >= 1, where, "batchSize", options.batchSize, "at least 1");
+    require(options.clipFraction >= 0 && options.clipFraction < 1, where, "clipFraction", options.clipFraction,
+            "in [0, 1)");
+}
+
+// The largest k of them are lowered to the smallest among these.
+static Tensor clipLargest(const Tensor& logWeight, double fraction) {
+    const auto k = static_cast<std::int64_t>(fraction * static_cast<double>(logWeight.size(0)));
+    if (k < 2)
+        return logWeight;
+    return logWeight.minimum(std::get<0>(logWeight.topk(k)).min());
+}
+
+Tensor ReweightedForwardKLLoss::evaluate(const Flow& flow, Random& random) {
+    Tensor x, weight;
+    {
+        const at::NoGradGuard noGrad;
+        const FlowSample sample = flow.sample(options.batchSize, random);
+        const Tensor logWeight = -potential->evaluate(sample.x).u - sample.logQ;
+        const Tensor rows = logWeight.isfinite().nonzero().squeeze(1); // the others weigh nothing
+        require(rows.size(0) > 0, "ReweightedForwardKLLoss::evaluate", "number of samples with a finite energy", 0,
+                "larger: train on data first");
+        x = sample.x.index_select(0, rows);
+        weight = clipLargest(logWeight.index_select(0, rows), options.clipFraction).softmax(0);
+    }
+    return -(weight * flow.logQ(x)).sum();
+}
