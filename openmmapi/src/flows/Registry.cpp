@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The names under which transforms are saved: one line for each class.
 
+#include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
@@ -54,6 +55,7 @@ const std::map<std::string, Maker>& getMakers() {
          }},
         {"SplineCoupling", makeSplineCoupling},
         {"InternalCoordinates", InternalCoordinates::fromArchitecture},
+        {"ContinuousFlow", ContinuousFlow::fromArchitecture},
     };
     return makers;
 }
