@@ -23,6 +23,7 @@ import openmm
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FreeEnergy.h"
 #include "openmmflow/estimators/TimeSeries.h"
+#include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
@@ -30,6 +31,8 @@ import openmm
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/samplers/LatentJump.h"
+#include "openmmflow/training/FlowMatchingLoss.h"
+#include "openmmflow/training/PathGradientLoss.h"
 #include "openmmflow/training/Trainer.h"
 #include <OpenMM.h>
 #include <OpenMMAmoeba.h>
@@ -52,6 +55,7 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::Flow::Flow)
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
+%keywords(OpenMMFlow::FlowMatchingLoss::addData)
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %include "typemaps.i"
@@ -62,6 +66,8 @@ using namespace OpenMM;
 %int_enum(AcceptanceTest, Metropolis Barker)
 %int_enum(Gradient, Omit Compute)
 %int_enum(Activation, SiLU ReLU Tanh)
+%int_enum(OdeMethod, RungeKutta4 DormandPrince)
+%int_enum(FlowMatchingCoupling, Independent OptimalTransport)
 %int_enum(TorsionRange, Circle Turn Positive Negative)
 
 // Classes held by shared_ptr
@@ -77,6 +83,7 @@ using namespace OpenMM;
 %shared_class(CircularShift)
 %shared_class(AffineCoupling)
 %shared_class(SplineCoupling)
+%shared_class(ContinuousFlow)
 %shared_class(InternalCoordinates)
 %shared_class(PythonTransform)
 %shared_class(Flow)
@@ -85,13 +92,15 @@ using namespace OpenMM;
 %shared_class(Loss)
 %shared_class(MaximumLikelihoodLoss)
 %shared_class(ReverseKLLoss)
+%shared_class(FlowMatchingLoss)
+%shared_class(PathGradientLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
                  OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
-                 OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
+                 OpenMMFlow::ContinuousFlow, OpenMMFlow::InternalCoordinates, OpenMMFlow::PythonTransform, OpenMMFlow::Transform)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -100,13 +109,20 @@ using namespace OpenMM;
 %enddef
 %options(Conditioner)
 %options(SplineCoupling)
+%options(VelocityField)
+%options(ContinuousFlow)
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
 %options(ReverseKLLoss)
+%options(FlowMatchingLoss)
 %options(Trainer)
 %rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
 %rename(RandomState) OpenMMFlow::Random::State;
+%ignore OpenMMFlow::VelocityField::PullBack;
+%ignore OpenMMFlow::VelocityField::Derivatives;
+%ignore OpenMMFlow::VelocityField::pullBack;
+%ignore OpenMMFlow::VelocityField::withParameters;
 
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
@@ -157,6 +173,8 @@ using namespace OpenMM;
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
+%include "openmmflow/flows/VelocityField.h"
+%include "openmmflow/flows/ContinuousFlow.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"
@@ -171,6 +189,8 @@ using namespace OpenMM;
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/TimeSeries.h"
 %include "openmmflow/training/Loss.h"
+%include "openmmflow/training/FlowMatchingLoss.h"
+%include "openmmflow/training/PathGradientLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/FlowLangevinIntegrator.h"
