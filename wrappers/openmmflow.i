@@ -31,6 +31,7 @@ import openmm
 #include "openmmflow/estimators/TimeSeries.h"
 #include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Conditioned.h"
+#include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
@@ -46,7 +47,9 @@ import openmm
 #include "openmmflow/samplers/AnnealedSampler.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/FlowMatchingLoss.h"
 #include "openmmflow/training/LatentAcceptanceLoss.h"
+#include "openmmflow/training/PathGradientLoss.h"
 #include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
 #include "openmmflow/training/ReweightedForwardKLLoss.h"
 #include "openmmflow/training/SymmetricAcceptanceLoss.h"
@@ -76,6 +79,7 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::InternalCoordinates::fromSystem)
 %keywords(OpenMMFlow::MaximumLikelihoodLoss::addData)
 %keywords(OpenMMFlow::Whitening::fromData)
+%keywords(OpenMMFlow::FlowMatchingLoss::addData)
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %keywords(OpenMMFlow::SelectedColumns::evaluate)
@@ -90,6 +94,8 @@ using namespace OpenMM;
 %int_enum(Activation, SiLU ReLU Tanh)
 %int_enum(AutoregressiveMap, Affine Spline)
 %int_enum(ScalingLayer, Learned Exponential)
+%int_enum(OdeMethod, RungeKutta4 DormandPrince)
+%int_enum(FlowMatchingCoupling, Independent OptimalTransport)
 %int_enum(TorsionRange, Circle Turn Positive Negative)
 
 // Classes held by shared_ptr
@@ -110,6 +116,7 @@ using namespace OpenMM;
 %shared_class(SplineCoupling)
 %shared_class(SmoothCoupling)
 %shared_class(MaskedAutoregressive)
+%shared_class(ContinuousFlow)
 %shared_class(InternalCoordinates)
 %shared_class(EckartCoordinates)
 %shared_class(MixedCoordinates)
@@ -134,6 +141,8 @@ using namespace OpenMM;
 %shared_class(ReactionCoordinateEntropyLoss)
 %shared_class(ReweightedForwardKLLoss)
 %shared_class(AlphaDivergenceLoss)
+%shared_class(FlowMatchingLoss)
+%shared_class(PathGradientLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
@@ -141,11 +150,13 @@ using namespace OpenMM;
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
-                 OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::Conditioned,
+                 OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::ContinuousFlow,
+                 OpenMMFlow::Conditioned,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
                  OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
-%returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential, OpenMMFlow::ReducedPotential)
+%returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential,
+                 OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -156,6 +167,8 @@ using namespace OpenMM;
 %options(SplineCoupling)
 %options(SmoothCoupling)
 %options(MaskedAutoregressive)
+%options(VelocityField)
+%options(ContinuousFlow)
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
@@ -172,11 +185,16 @@ using namespace OpenMM;
 %options(DimerInBath)
 %rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
 %rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
+%options(FlowMatchingLoss)
 %options(Trainer)
 %feature("python:nondynamic") OpenMMFlow::NICEROptions;
 %feature("python:nondynamic") OpenMMFlow::RealNVPOptions;
 %rename(ContextPotentialCounts) OpenMMFlow::ContextPotential::Counts;
 %rename(RandomState) OpenMMFlow::Random::State;
+%ignore OpenMMFlow::VelocityField::PullBack;
+%ignore OpenMMFlow::VelocityField::Derivatives;
+%ignore OpenMMFlow::VelocityField::pullBack;
+%ignore OpenMMFlow::VelocityField::withParameters;
 
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
@@ -243,6 +261,8 @@ using namespace OpenMM;
 %include "openmmflow/flows/SmoothCoupling.h"
 %include "openmmflow/flows/MaskedAutoregressive.h"
 %include "openmmflow/flows/Architectures.h"
+%include "openmmflow/flows/VelocityField.h"
+%include "openmmflow/flows/ContinuousFlow.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
 %include "openmmflow/flows/InternalCoordinates.h"
@@ -277,6 +297,8 @@ using namespace OpenMM;
 %include "openmmflow/training/ReweightedForwardKLLoss.h"
 %include "openmmflow/training/PrioritisedReplayBuffer.h"
 %include "openmmflow/training/AlphaDivergenceLoss.h"
+%include "openmmflow/training/FlowMatchingLoss.h"
+%include "openmmflow/training/PathGradientLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/FlowLangevinIntegrator.h"

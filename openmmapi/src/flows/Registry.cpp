@@ -2,6 +2,7 @@
 // The names under which transforms are saved: one line for each class.
 
 #include "openmmflow/flows/Conditioned.h"
+#include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
@@ -98,6 +99,7 @@ const std::map<std::string, Maker>& getMakers() {
          }},
         {"ParticleOrdering", ParticleOrdering::fromArchitecture},
         {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
+        {"ContinuousFlow", ContinuousFlow::fromArchitecture},
     };
     return makers;
 }

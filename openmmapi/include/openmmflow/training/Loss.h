@@ -4,6 +4,7 @@
 
 #include "openmmflow/energies/ReducedPotential.h"
 #include "openmmflow/flows/Flow.h"
+#include "openmmflow/training/TrainingFrames.h"
 
 namespace OpenMMFlow {
 
@@ -37,6 +38,12 @@ public:
         double validationFraction = 0.05;
         /** Seed of that choice. */
         std::uint64_t seed = 1;
+        /**
+         * With a ContinuousFlow, in training only: the number of probe vectors of Hutchinson's estimate of its log-det
+         * (an unbiased estimate of the loss, cheaper in many dimensions); 0 for the exact one. validate() is always
+         * exact.
+         */
+        int divergenceProbes = 0;
     };
     /** @param flow  the flow to train: settles which transforms can be inverted beforehand */
     MaximumLikelihoodLoss(const std::shared_ptr<Flow>& flow, const Options& options);
@@ -47,30 +54,23 @@ public:
      * @param x          [frames, size]
      * @param logWeight  [frames], up to a constant; undefined or empty when all weigh the same
      */
-    void addData(const at::Tensor& x, const at::Tensor& logWeight = {});
+    void addData(const at::Tensor& x, const at::Tensor& logWeight = {}) { frames.add(x, logWeight); }
     /** Forget all frames. */
-    void clearData();
+    void clearData() { frames.clear(); }
     /** Frames to train on, frames kept for validation, frames left out. */
-    [[nodiscard]] std::int64_t getNumTraining() const;
-    [[nodiscard]] std::int64_t getNumValidation() const;
-    [[nodiscard]] std::int64_t getNumLeftOut() const { return leftOut; }
+    [[nodiscard]] std::int64_t getNumTraining() const { return frames.getNumTraining(); }
+    [[nodiscard]] std::int64_t getNumValidation() const { return frames.getNumValidation(); }
+    [[nodiscard]] std::int64_t getNumLeftOut() const { return frames.getNumLeftOut(); }
     [[nodiscard]] std::string getName() const override { return "likelihood"; }
     [[nodiscard]] at::Tensor evaluate(const Flow& flow, Random& random) override;
     [[nodiscard]] double validate(const Flow& flow) override;
 
 private:
-    struct Frames {
-        at::Tensor y, logDet, logWeight; // y: what the trained transforms see; logDet of the part already inverted
-        at::Tensor cumulative;           // of the weights, for drawing; undefined when all are equal
-    };
-    [[nodiscard]] at::Tensor logQ(const Flow& flow, const at::Tensor& y, const at::Tensor& logDet) const;
+    [[nodiscard]] at::Tensor
+    logQ(const Flow& flow, const TrainingFrames::Batch& batch,
+         const std::function<TransformResult(const Transform&, const at::Tensor&)>& invert) const;
     Options options;
-    Random random;
-    int size;
-    std::size_t numTrained; // leading transforms, which have to be inverted at every evaluation
-    std::vector<std::shared_ptr<Transform>> fixedTransforms; // the ones after them
-    Frames training, validation;
-    std::int64_t leftOut = 0;
+    TrainingFrames frames;
 };
 
 /**
@@ -95,7 +95,9 @@ public:
     [[nodiscard]] std::string getName() const override { return "energy"; }
     [[nodiscard]] at::Tensor evaluate(const Flow& flow, Random& random) override;
 
-private:
+protected:
+    /** The mean of u + log q over the samples kept, with u regularised. @param u, logQ  [batch] */
+    [[nodiscard]] at::Tensor average(const at::Tensor& u, const at::Tensor& logQ) const;
     std::shared_ptr<ReducedPotential> potential;
     Options options;
 };
