@@ -111,6 +111,7 @@ using namespace OpenMM;
 %options(SplineCoupling)
 %options(VelocityField)
 %options(ContinuousFlow)
+%feature("python:nondynamic") OpenMMFlow::OdeOptions;
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)
