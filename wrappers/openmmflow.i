@@ -169,6 +169,7 @@ using namespace OpenMM;
 %options(MaskedAutoregressive)
 %options(VelocityField)
 %options(ContinuousFlow)
+%feature("python:nondynamic") OpenMMFlow::OdeOptions;
 %options(ContextPotential)
 %options(LatentJump)
 %options(MaximumLikelihoodLoss)

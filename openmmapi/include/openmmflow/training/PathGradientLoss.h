@@ -14,14 +14,14 @@ namespace OpenMMFlow {
  *
  * It leaves out the score, E[dlog q(x)/dtheta at fixed x] = 0, whose samples are pure noise. Where q is the target G is
  * zero, and so is the gradient of every sample ("sticking the landing"), while that of ReverseKLLoss still fluctuates.
- * log q(x) and its gradient come from the inverse of the flow: an iteration costs about twice that of ReverseKLLoss.
+ * log q(x) and its gradient come from the inverse of the flow, which each iteration pays for in addition.
  *
  * The value and the regularisation are those of ReverseKLLoss. Its dropFraction > 0 makes this estimator biased, a
  * little: the score of the samples that are kept no longer averages to zero.
  */
 class OPENMMFLOW_EXPORT PathGradientLoss : public ReverseKLLoss {
 public:
-    PathGradientLoss(std::shared_ptr<ReducedPotential> potential, const Options& options);
+    PathGradientLoss(std::shared_ptr<ReducedPotential> potential, const ReverseKLLoss::Options& options);
     [[nodiscard]] std::string getName() const override { return "path gradient"; }
     [[nodiscard]] at::Tensor evaluate(const Flow& flow, Random& random) override;
 };
