@@ -1,67 +1,14 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/ParticleOrdering.h"
+#include "Assignment.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 using namespace OpenMMFlow;
 using at::Tensor;
-
-namespace {
-
-/**
- * The columns of least total cost, one for each row of a square matrix: each row in turn is added by a shortest
- * augmenting path, with potentials that keep reduced costs from being negative.
- */
-std::vector<int> assign(const std::vector<double>& cost, int n) {
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    std::vector<double> rowPotential(n, 0.0), columnPotential(n + 1, 0.0);
-    std::vector<int> rowOf(n + 1, -1), previous(n + 1); // column n is where a path starts
-    for (int newRow = 0; newRow < n; newRow++) {
-        std::vector<double> distance(n, infinity);
-        std::vector<bool> done(n + 1, false);
-        int column = n;
-        rowOf[n] = newRow;
-        while (rowOf[column] >= 0) {
-            done[column] = true;
-            const int row = rowOf[column];
-            int nearest = -1;
-            for (int j = 0; j < n; j++) {
-                if (done[j])
-                    continue;
-                const double through = cost[row * n + j] - rowPotential[row] - columnPotential[j];
-                if (through < distance[j]) {
-                    distance[j] = through;
-                    previous[j] = column;
-                }
-                if (nearest < 0 || distance[j] < distance[nearest])
-                    nearest = j;
-            }
-            const double step = distance[nearest];
-            for (int j = 0; j <= n; j++)
-                if (done[j]) {
-                    rowPotential[rowOf[j]] += step;
-                    columnPotential[j] -= step;
-                } else if (j < n)
-                    distance[j] -= step;
-            column = nearest;
-        }
-        while (column != n) {
-            rowOf[column] = rowOf[previous[column]];
-            column = previous[column];
-        }
-        rowOf[n] = -1;
-    }
-    std::vector<int> columnOf(n);
-    for (int j = 0; j < n; j++)
-        columnOf[rowOf[j]] = j;
-    return columnOf;
-}
-
-} // namespace
 
 ParticleOrdering::ParticleOrdering(const Tensor& newReference, std::vector<std::vector<int>> newGroups)
     : groups(std::move(newGroups)) {
@@ -102,8 +49,7 @@ Tensor ParticleOrdering::findOrder(const Tensor& x) const {
             if (!finite[row].item<bool>())
                 continue;
             const double* costs = cost.const_data_ptr<double>() + row * n * n;
-            const std::vector<int> best =
-                assign(std::vector<double>(costs, costs + static_cast<std::int64_t>(n) * n), n);
+            const std::vector<std::int64_t> best = assignLeastCost(costs, n);
             for (int i = 0; i < n; i++)
                 to[row][group[i]] = group[best[i]];
         }

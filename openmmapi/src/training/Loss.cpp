@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/Loss.h"
+#include "LossTools.h"
 #include "openmmflow/flows/ContinuousFlow.h"
-#include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -69,9 +68,7 @@ Tensor ReverseKLLoss::evaluate(const Flow& flow, Random& random) {
 }
 
 Tensor ReverseKLLoss::average(const Tensor& u, const Tensor& logQ) const {
-    const Tensor excess = at::clamp_min(u - options.energyCut, 0.0);
-    const Tensor regular = at::where(u > options.energyCut, options.energyCut + at::log1p(excess), u);
-    const Tensor loss = regular + logQ;
+    const Tensor loss = softenEnergy(u, options.energyCut) + logQ;
     const Tensor finite = (at::isfinite(u) & at::isfinite(logQ)).nonzero().squeeze(1);
     const auto kept = std::max<std::int64_t>(
         0, finite.size(0) - static_cast<std::int64_t>(options.dropFraction * static_cast<double>(options.batchSize)));
