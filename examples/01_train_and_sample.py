@@ -15,7 +15,7 @@ system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraint
 data = temperedData(system, pdb.positions, geometricTemperatures(300, 1000, 5), framesPerTemperature=2000)
 generator = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, 300 * unit.kelvin, data=data)
 generator.fit(data, iterations=400)
-generator.fit(data, iterations=50, learningRate=5e-4, energyWeight=0.9)
+generator.fit(data, iterations=50, learningRate=5e-4, energyWeight=0.5)
 generator.save("flow.safetensors")
 
 # Independent samples. Their weights make averages exact, and tell how good the flow is.

@@ -93,7 +93,7 @@ OPTIONS = (
     Option("batch-size", count, 256, "of training", "train"),
     Option("learning-rate", number, 1e-3, "of training on frames", "train"),
     Option("energy-iterations", natural, 4000, "of a second training, on frames and the energy", "train"),
-    Option("energy-weight", number, 0.9, "of the energy in the second training", "train"),
+    Option("energy-weight", number, 0.5, "of the energy in the second training", "train"),
     Option("energy-learning-rate", number, 5e-4, "of the second training", "train"),
     Option("samples", count, 100_000, "drawn from the flow", "train evaluate free-energy"),
     Option("steps", count, 1_000_000, "time steps to run", "run"),

@@ -238,7 +238,7 @@ class BoltzmannGenerator:
         ----------
         data : frames and their weights; None trains on the energy alone
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
-        energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1
+        energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1. Near 1 it starves rare states
         energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default
         gradientClip : largest norm of the gradient
         numThreads : for the networks, beside those of the energies; 0 leaves torch's setting alone
