@@ -25,7 +25,8 @@ auto callPython(const char* method, const Function& function) {
     } catch (py::error_already_set& error) {
         const std::string message = where(method) + ": the Python object raised " + error.what();
         if (error.matches(PyExc_KeyboardInterrupt))
-            PyErr_SetInterrupt(); // the caller may take OpenMMException for a failed trial: Python raises this one later
+            PyErr_SetInterrupt(); // the caller may take OpenMMException for a failed trial: Python raises this one
+                                  // later
         throw OpenMM::OpenMMException(message);
     }
 }

@@ -166,11 +166,11 @@ TEST(ConstraintMetric, Refuses) {
     Example massless;
     massless.system.setParticleMass(8, 0.0);
     expectMessage([&] { ConstraintMetric(massless.system, massless.atoms); },
-                who + "the constraint of particles 8 and 9 is on a massless particle, but must be between particles "
-                      "that have mass");
+                  who + "the constraint of particles 8 and 9 is on a massless particle, but must be between particles "
+                        "that have mass");
     Example twice;
     twice.system.addConstraint(1, 2, 0.1);
-    expectMessage([&] { ConstraintMetric(twice.system, twice.atoms); },
-                who +
-                    "the constraint of particles 1 and 2 is given twice, but must be given once: det Z is 0 otherwise");
+    expectMessage(
+        [&] { ConstraintMetric(twice.system, twice.atoms); },
+        who + "the constraint of particles 1 and 2 is given twice, but must be given once: det Z is 0 otherwise");
 }

@@ -644,7 +644,7 @@ TEST(InternalCoordinates, FrameAvoidsLinearArms) {
     carbonDioxide.bond(0, 1);
     carbonDioxide.bond(1, 2);
     expectMessage([&] { carbonDioxide.chart(); },
-                "InternalCoordinates::fromSystem: the set of atoms is linear, but must be bent somewhere");
+                  "InternalCoordinates::fromSystem: the set of atoms is linear, but must be bent somewhere");
 }
 
 TEST(InternalCoordinates, RefusesWhatItCannotChart) {
@@ -690,11 +690,11 @@ TEST(InternalCoordinates, RefusesWhatItCannotChart) {
     expectMessage([&] { build(free, free.allAtoms()); }, who + "the mass of particle 5 is 0, but must be > 0");
     free.system.setVirtualSite(5, new OpenMM::TwoParticleAverageSite(4, 6, 0.5, 0.5));
     expectMessage([&] { build(free, free.allAtoms()); },
-                who + "particle 5 is a virtual site, but must be a particle that moves by itself");
+                  who + "particle 5 is a virtual site, but must be a particle that moves by itself");
     Case broken = alanineDipeptide();
     broken.positions[3][1] = infinity;
     expectMessage([&] { build(broken, broken.allAtoms()); },
-                who + "the reference position of particle 3 is [-0.0918, inf, 0.3013], but must be finite");
+                  who + "the reference position of particle 3 is [-0.0918, inf, 0.3013], but must be finite");
     expectMessage(
         [&] {
             (void)InternalCoordinates::fromSystem(water.system, {0, 1, 2}, waterPositions, {{2, 99}});
@@ -707,12 +707,13 @@ TEST(InternalCoordinates, RefusesWrongRows) {
         return [=] { InternalCoordinates({row}, frame, lengths); };
     };
     EXPECT_NO_THROW(make({3, 1, 0, 2})());
-    expectMessage(make({2, 1, 0, 2}),
-                "InternalCoordinates: row 0's atom is 2, but must be one of the charted atoms that is not placed yet");
+    expectMessage(
+        make({2, 1, 0, 2}),
+        "InternalCoordinates: row 0's atom is 2, but must be one of the charted atoms that is not placed yet");
     expectMessage(make({3, 4, 0, 2}),
-                "InternalCoordinates: row 0's reference is 4, but must be an atom that is placed earlier");
+                  "InternalCoordinates: row 0's reference is 4, but must be an atom that is placed earlier");
     expectMessage(make({3, 1, 1, 2}),
-                "InternalCoordinates: row 0's references is the same atom twice, but must be three different atoms");
+                  "InternalCoordinates: row 0's references is the same atom twice, but must be three different atoms");
     expectMessage(
         make({3, 1, 0, 2, TorsionRange::Turn, 4.0}),
         "InternalCoordinates: row 0's center is 4, but must be within [-pi, pi], and 0 unless the range is a Turn");
@@ -720,26 +721,26 @@ TEST(InternalCoordinates, RefusesWrongRows) {
         make({3, 1, 0, 2, TorsionRange::Positive, 1.0}),
         "InternalCoordinates: row 0's center is 1, but must be within [-pi, pi], and 0 unless the range is a Turn");
     expectMessage(make({3, 1, 0, 2}, {0, 1, 1}),
-                "InternalCoordinates: a frame atom is 1, but must be one of the charted atoms, each once");
+                  "InternalCoordinates: a frame atom is 1, but must be one of the charted atoms, each once");
     expectMessage(make({3, 1, 0, 2}, {0, 1}), "InternalCoordinates: the number of frame atoms is 2, but must be 3");
     expectMessage(make({3, 1, 0, 2}, {0, 1, 2}, {0, 0, 0}),
-                "InternalCoordinates: the number of rows is 1, but must be the number of atoms - 3");
+                  "InternalCoordinates: the number of rows is 1, but must be the number of atoms - 3");
     expectMessage(make({3, 1, 0, 2}, {0, 1, 2}, {0, 0, 0, -0.1}),
-                "InternalCoordinates: a constrained length is -0.1, but must be finite and >= 0");
+                  "InternalCoordinates: a constrained length is -0.1, but must be finite and >= 0");
     expectMessage(make({3, 1, 0, 2}, {0, 1, 2}, {0.1, 0, 0, 0}),
-                "InternalCoordinates: the origin's constrained length is 0.1, but must be 0: no bond places it");
+                  "InternalCoordinates: the origin's constrained length is 0.1, but must be 0: no bond places it");
 }
 
 TEST(InternalCoordinates, RefusesWrongShapesAndSecondDerivatives) {
     Case molecule = alanineDipeptide();
     auto chart = molecule.chart();
     expectMessage([&] { (void)chart->forward(molecule.x()); },
-                "InternalCoordinates::forward: the argument's shape is [1, 66], but must be [batch, 60]");
+                  "InternalCoordinates::forward: the argument's shape is [1, 66], but must be [batch, 60]");
     expectMessage([&] { (void)chart->inverse(molecule.x()[0]); },
-                "InternalCoordinates::inverse: the argument's shape is [66], but must be [batch, 66]");
+                  "InternalCoordinates::inverse: the argument's shape is [66], but must be [batch, 66]");
     at::Tensor leaf = molecule.x().requires_grad_();
     expectMessage([&] { (void)torch::autograd::grad({chart->inverse(leaf).logDet.sum()}, {leaf}, {}, true, true); },
-                "InternalCoordinates: create_graph is true, but must be false: second derivatives are not available");
+                  "InternalCoordinates: create_graph is true, but must be false: second derivatives are not available");
     EXPECT_EQ(chart->inverse(at::empty({0, 66}, at::kDouble)).value.sizes(), (std::vector<std::int64_t>{0, 60}));
 }
 
@@ -766,7 +767,7 @@ TEST(InternalCoordinates, RestoresFromItsArchitecture) {
     EXPECT_EQ(restored->getCircularIndices(), chart->getCircularIndices());
     architecture["rows"][0]["range"] = 4;
     expectMessage([&] { InternalCoordinates::fromArchitecture(architecture); },
-                "InternalCoordinates::fromArchitecture: range is 4, but must be 0 to 3");
+                  "InternalCoordinates::fromArchitecture: range is 4, but must be 0 to 3");
     architecture["rows"][0].erase("range");
     EXPECT_THROW(InternalCoordinates::fromArchitecture(architecture), OpenMM::OpenMMException);
 }

@@ -40,8 +40,8 @@ struct OPENMMFLOW_EXPORT RationalQuadraticSpline {
     static TransformResult apply(const at::Tensor& x, const at::Tensor& raw, const at::Tensor& circular, int bins,
                                  double bound, bool inverse);
     /** The same by plain tensor operations: the specification that tests compare apply() with. */
-    static TransformResult applyReference(const at::Tensor& x, const at::Tensor& raw, const at::Tensor& circular, int bins,
-                                          double bound, bool inverse);
+    static TransformResult applyReference(const at::Tensor& x, const at::Tensor& raw, const at::Tensor& circular,
+                                          int bins, double bound, bool inverse);
 };
 
 } // namespace OpenMMFlow

@@ -30,13 +30,13 @@ struct TransformResult {
  *     forward:  x = f(z),       logDet = log|det df/dz|
  *     inverse:  z = f^-1(x),    logDet = log|det df^-1/dx| = -(logDet of forward at z)
  *
- * Data are float64 whatever the dtype of the parameters, so that log-dets and round trips keep double accuracy; networks
- * compute in the dtype of their parameters (float32 unless set otherwise). Both directions are differentiable by
- * autograd, with respect to the argument and to the parameters, and never modify their argument. Rows of a batch do not
- * influence each other.
+ * Data are float64 whatever the dtype of the parameters, so that log-dets and round trips keep double accuracy;
+ * networks compute in the dtype of their parameters (float32 unless set otherwise). Both directions are differentiable
+ * by autograd, with respect to the argument and to the parameters, and never modify their argument. Rows of a batch do
+ * not influence each other.
  *
- * A point outside a transform's domain is not an error: its row gets logDet = NaN in forward (the sample is invalid) and
- * logDet = -inf in inverse (the density there is 0).
+ * A point outside a transform's domain is not an error: its row gets logDet = NaN in forward (the sample is invalid)
+ * and logDet = -inf in inverse (the density there is 0).
  */
 class OPENMMFLOW_EXPORT Transform {
 public:

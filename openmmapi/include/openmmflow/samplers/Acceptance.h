@@ -39,10 +39,11 @@ inline bool accept(AcceptanceTest test, double logAlpha, double uniform) {
 enum class JumpKind { Independence, PriorPreserving, RandomWalk };
 
 /**
- * logAlpha of a jump (F2), in plain numbers: u the reduced energy, logQ the flow's log density, logDet = log|det df/dz|, of the
- * current and of the proposed state.
+ * logAlpha of a jump (F2), in plain numbers: u the reduced energy, logQ the flow's log density, logDet = log|det
+ * df/dz|, of the current and of the proposed state.
  */
-inline double jumpLogAlpha(JumpKind kind, double u, double uNew, double logQ, double logQNew, double logDet, double logDetNew) {
+inline double jumpLogAlpha(JumpKind kind, double u, double uNew, double logQ, double logQNew, double logDet,
+                           double logDetNew) {
     if (kind == JumpKind::RandomWalk)
         return u - uNew + logDetNew - logDet;
     return (-uNew - logQNew) - (-u - logQ);
