@@ -133,7 +133,7 @@ void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlo
 // A flow that can follow the temperature of the integrator does (F9); others stay as they are.
 void FlowLangevinIntegrator::Jumper::followTemperature() {
     const double temperature = owner.getTemperature();
-    if (!trainedFlow->canScaleTemperature() || flow->getTemperature() == temperature)
+    if (flow->getTemperature() == temperature || !trainedFlow->canScaleTemperature())
         return;
     if (batch.samples.x.defined())
         batch.used = batch.size; // drawn at the other temperature; a batch restored from a checkpoint is not drawn yet

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Conditioner.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/Random.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
@@ -24,8 +24,8 @@ Conditioner::Conditioner(int inputSize, std::vector<int> circular, int outputSiz
             open.push_back(i);
     require(open.size() + circular.size() == static_cast<std::size_t>(inputSize), "Conditioner::Conditioner",
             "number of circular variables", circular.size(), "different indices in 0..inputSize-1");
-    circularIndex = at::tensor(at::ArrayRef<int>(circular), at::kLong);
-    openIndex = at::tensor(at::ArrayRef<int>(open), at::kLong);
+    circularIndex = indexTensor(circular);
+    openIndex = indexTensor(open);
 
     std::vector<int> sizes{static_cast<int>(open.size() + 2 * circular.size())};
     sizes.insert(sizes.end(), options.hiddenSizes.begin(), options.hiddenSizes.end());

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/ContinuousFlow.h"
+#include "../latent/TensorTools.h"
 #include "OdeSolver.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/Random.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -216,12 +216,12 @@ TransformResult ContinuousFlow::integrate(const Tensor& y, bool backwards, const
         c10::make_intrusive<Equation>(field, solver, backwards ? Direction::OneToZero : Direction::ZeroToOne, probes);
     const variable_list end = Solution::apply(y, equation, at::TensorList(parameters));
     const Tensor logDet = end[1];
-    const Tensor value = at::where(isCircular, at::remainder(end[0] + M_PI, 2 * M_PI) - M_PI, end[0]);
+    const Tensor value = at::where(isCircular, wrapAngle(end[0]), end[0]);
     if (!backwards)
         return {value, logDet};
     // log q is -inf in rows that failed, whatever a prior makes of their values.
-    const Tensor failed = at::isnan(logDet);
-    return {at::where(failed.unsqueeze(1), 0.0, value), at::where(failed, -INFINITY, logDet)};
+    const Tensor arrived = ~at::isnan(logDet);
+    return {whereRows(arrived, value, 0.0), whereRows(arrived, logDet, -INFINITY)};
 }
 
 nlohmann::json ContinuousFlow::getArchitecture() const {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Coupling.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
@@ -11,20 +11,12 @@ using at::Tensor;
 
 namespace {
 
-Tensor indexTensor(const std::vector<int>& values) {
-    return at::tensor(at::ArrayRef<int>(values), at::kLong);
-}
-
 std::vector<int> findPositions(const std::vector<int>& list, const std::vector<int>& variables) {
     std::vector<int> positions;
     for (std::size_t i = 0; i < list.size(); i++)
         if (std::find(variables.begin(), variables.end(), list[i]) != variables.end())
             positions.push_back(static_cast<int>(i));
     return positions;
-}
-
-Tensor zeroLogDet(const Tensor& like) {
-    return at::zeros({like.size(0)}, like.options().dtype(at::kDouble).requires_grad(false));
 }
 
 } // namespace
@@ -80,12 +72,12 @@ Tensor AdditiveCoupling::predict(const Tensor& passivePart) const {
 
 TransformResult AdditiveCoupling::forward(const Tensor& z) const {
     const Tensor passivePart = split.takePassive(z);
-    return {split.join(split.takeActive(z) + predict(passivePart), passivePart), zeroLogDet(z)};
+    return {split.join(split.takeActive(z) + predict(passivePart), passivePart), repeatForRows(0.0, z)};
 }
 
 TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
     const Tensor passivePart = split.takePassive(x);
-    return {split.join(split.takeActive(x) - predict(passivePart), passivePart), zeroLogDet(x)};
+    return {split.join(split.takeActive(x) - predict(passivePart), passivePart), repeatForRows(0.0, x)};
 }
 
 nlohmann::json AdditiveCoupling::getArchitecture() const {

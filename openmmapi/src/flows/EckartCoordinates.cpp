@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/EckartCoordinates.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -87,15 +87,13 @@ Tensor EckartCoordinates::computeLogDet(const Tensor& x) const {
         definite = finite & (at::linalg_eigvalsh(safe).select(1, 0) > 0);
     }
     const Tensor safe = at::where(definite.reshape({-1, 1, 1}), g, at::eye(3, g.options().requires_grad(false)));
-    const Tensor notANumber = at::full({x.size(0)}, NAN, x.options().requires_grad(false));
-    return at::where(definite, at::linalg_det(safe).log() + constant, notANumber);
+    return whereRows(definite, at::linalg_det(safe).log() + constant, NAN);
 }
 
 TransformResult EckartCoordinates::forward(const Tensor& y) const {
     const Tensor x = reference.reshape({1, -1}) + at::matmul(y, basis.t());
     const Tensor logDet = computeLogDet(x.reshape({x.size(0), -1, 3}));
-    const Tensor valid = at::isfinite(logDet).unsqueeze(1);
-    return {at::where(valid, x, at::full_like(x, NAN).detach()), logDet};
+    return {whereRows(at::isfinite(logDet), x, NAN), logDet};
 }
 
 TransformResult EckartCoordinates::inverse(const Tensor& argument) const {
@@ -116,8 +114,7 @@ TransformResult EckartCoordinates::inverse(const Tensor& argument) const {
     const Tensor logDet = computeLogDet(x);
     const Tensor valid = finite & at::isfinite(logDet);
     const Tensor y = at::matmul(x.reshape({x.size(0), -1}) - reference.reshape({1, -1}), basis);
-    const Tensor outside = at::full_like(logDet, -std::numeric_limits<double>::infinity()).detach();
-    return {at::where(valid.unsqueeze(1), y, at::zeros_like(y).detach()), at::where(valid, -logDet, outside)};
+    return {whereRows(valid, y, 0.0), whereRows(valid, -logDet, -std::numeric_limits<double>::infinity())};
 }
 
 Tensor EckartCoordinates::place(const Tensor& x, const Tensor& onto) const {
@@ -134,8 +131,9 @@ nlohmann::json EckartCoordinates::getArchitecture() const {
 
 std::shared_ptr<EckartCoordinates> EckartCoordinates::fromArchitecture(const nlohmann::json& architecture) {
     const auto values = architecture.at("reference").get<std::vector<double>>();
-    auto chart = std::make_shared<EckartCoordinates>(at::tensor(values, at::kDouble));
-    chart->reference = at::tensor(values, at::kDouble).reshape({-1, 3}); // bit for bit: it was centred before
+    const Tensor reference = at::tensor(values, at::kDouble);
+    auto chart = std::make_shared<EckartCoordinates>(reference);
+    chart->reference = reference.reshape({-1, 3}); // bit for bit: it was centred before
     chart->constant = chart->computeConstant();
     return chart;
 }

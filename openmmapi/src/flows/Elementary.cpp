@@ -1,28 +1,12 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Elementary.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
 using at::Tensor;
-
-namespace {
-
-Tensor indexTensor(const std::vector<int>& values) {
-    return at::tensor(at::ArrayRef<int>(values), at::kLong);
-}
-
-Tensor repeat(double value, const Tensor& like) {
-    return at::full({like.size(0)}, value, like.options().dtype(at::kDouble).requires_grad(false));
-}
-
-Tensor repeat(const Tensor& value, const Tensor& like) {
-    return value.repeat({like.size(0)});
-}
-
-} // namespace
 
 Permutation::Permutation(std::vector<int> newOrder) : order(std::move(newOrder)) {
     const int size = static_cast<int>(order.size());
@@ -38,11 +22,11 @@ Permutation::Permutation(std::vector<int> newOrder) : order(std::move(newOrder))
 }
 
 TransformResult Permutation::forward(const Tensor& z) const {
-    return {z.index_select(1, forwardIndex), repeat(0.0, z)};
+    return {z.index_select(1, forwardIndex), repeatForRows(0.0, z)};
 }
 
 TransformResult Permutation::inverse(const Tensor& x) const {
-    return {x.index_select(1, inverseIndex), repeat(0.0, x)};
+    return {x.index_select(1, inverseIndex), repeatForRows(0.0, x)};
 }
 
 nlohmann::json Permutation::getArchitecture() const {
@@ -65,11 +49,11 @@ Scaling::Scaling(std::vector<double> newShift, std::vector<double> newScale) {
 }
 
 TransformResult Scaling::forward(const Tensor& z) const {
-    return {shift + scale * z, repeat(logDet, z)};
+    return {shift + scale * z, repeatForRows(logDet, z)};
 }
 
 TransformResult Scaling::inverse(const Tensor& x) const {
-    return {(x - shift) / scale, repeat(-logDet, x)};
+    return {(x - shift) / scale, repeatForRows(-logDet, x)};
 }
 
 nlohmann::json Scaling::getArchitecture() const {
@@ -86,12 +70,12 @@ LearnedScaling::LearnedScaling(int size) {
 
 TransformResult LearnedScaling::forward(const Tensor& z) const {
     const Tensor s = scale.to(at::kDouble);
-    return {s * z, repeat(s.abs().log().sum(), z)};
+    return {s * z, repeatForRows(s.abs().log().sum(), z)};
 }
 
 TransformResult LearnedScaling::inverse(const Tensor& x) const {
     const Tensor s = scale.to(at::kDouble);
-    return {x / s, repeat(-s.abs().log().sum(), x)};
+    return {x / s, repeatForRows(-s.abs().log().sum(), x)};
 }
 
 nlohmann::json LearnedScaling::getArchitecture() const {
@@ -105,12 +89,12 @@ ExpScaling::ExpScaling(int size) {
 
 TransformResult ExpScaling::forward(const Tensor& z) const {
     const Tensor k = logScale.to(at::kDouble);
-    return {k.exp() * z, repeat(k.sum(), z)};
+    return {k.exp() * z, repeatForRows(k.sum(), z)};
 }
 
 TransformResult ExpScaling::inverse(const Tensor& x) const {
     const Tensor k = logScale.to(at::kDouble);
-    return {(-k).exp() * x, repeat(-k.sum(), x)};
+    return {(-k).exp() * x, repeatForRows(-k.sum(), x)};
 }
 
 nlohmann::json ExpScaling::getArchitecture() const {
@@ -136,11 +120,11 @@ CircularShift::CircularShift(int size, std::vector<int> newIndices, std::vector<
 }
 
 TransformResult CircularShift::forward(const Tensor& z) const {
-    return {at::where(circular, at::remainder(z + (offset + M_PI), 2 * M_PI) - M_PI, z), repeat(0.0, z)};
+    return {at::where(circular, wrapAngle(z + offset), z), repeatForRows(0.0, z)};
 }
 
 TransformResult CircularShift::inverse(const Tensor& x) const {
-    return {at::where(circular, at::remainder(x - (offset - M_PI), 2 * M_PI) - M_PI, x), repeat(0.0, x)};
+    return {at::where(circular, wrapAngle(x - offset), x), repeatForRows(0.0, x)};
 }
 
 nlohmann::json CircularShift::getArchitecture() const {

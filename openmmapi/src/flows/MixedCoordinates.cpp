@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/MixedCoordinates.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -83,21 +83,19 @@ MixedCoordinates::MixedCoordinates(const std::shared_ptr<InternalCoordinates>& c
     cartesian = std::make_shared<EckartCoordinates>(reference);
     columns = findColumns(*chart, numberOf);
     size = chart->getInputSize();
-    index = at::tensor(at::ArrayRef<int>(columns), at::kLong);
+    index = indexTensor(columns);
 }
 
 MixedCoordinates::MixedCoordinates(int size, std::vector<int> newColumns, std::shared_ptr<EckartCoordinates> cartesian,
                                    std::shared_ptr<InternalCoordinates> internal)
     : size(size), columns(std::move(newColumns)), cartesian(std::move(cartesian)), internal(std::move(internal)),
-      index(at::tensor(at::ArrayRef<int>(columns), at::kLong)) {}
+      index(indexTensor(columns)) {}
 
 // The columns of the part put among all; what is outside of a domain marked as such.
 TransformResult MixedCoordinates::replace(const Tensor& all, const TransformResult& part, double outside,
                                           double filler) const {
     const Tensor valid = at::isfinite(part.logDet);
-    const Tensor joined = all.index_copy(1, index, part.value);
-    return {at::where(valid.unsqueeze(1), joined, at::full_like(joined, filler).detach()),
-            at::where(valid, part.logDet, at::full_like(part.logDet, outside).detach())};
+    return {whereRows(valid, all.index_copy(1, index, part.value), filler), whereRows(valid, part.logDet, outside)};
 }
 
 TransformResult MixedCoordinates::forward(const Tensor& z) const {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/ParticleOrdering.h"
+#include "../latent/TensorTools.h"
 #include "Assignment.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -38,7 +38,7 @@ Tensor ParticleOrdering::findOrder(const Tensor& x) const {
     const Tensor finite = at::isfinite(x).all(1);
     auto to = order.accessor<std::int64_t, 2>();
     for (const auto& group : groups) {
-        const Tensor members = at::tensor(at::ArrayRef<int>(group), at::kLong);
+        const Tensor members = indexTensor(group);
         const Tensor cost = (reference.index_select(0, members).unsqueeze(1).unsqueeze(0) -
                              particles.index_select(1, members).unsqueeze(1))
                                 .square()
@@ -59,17 +59,13 @@ Tensor ParticleOrdering::findOrder(const Tensor& x) const {
 
 TransformResult ParticleOrdering::forward(const Tensor& y) const {
     const Tensor inOrder = (findOrder(y) == at::arange(reference.size(0), at::kLong)).all(1) & at::isfinite(y).all(1);
-    const Tensor notANumber = at::full({y.size(0)}, NAN, at::kDouble);
-    return {at::where(inOrder.unsqueeze(1), y, notANumber.unsqueeze(1)),
-            at::where(inOrder, at::zeros({y.size(0)}, at::kDouble), notANumber)};
+    return {whereRows(inOrder, y, NAN), whereRows(inOrder, repeatForRows(0.0, y), NAN)};
 }
 
 TransformResult ParticleOrdering::inverse(const Tensor& x) const {
     const Tensor order = findOrder(x).unsqueeze(2).expand({x.size(0), reference.size(0), reference.size(1)});
     const Tensor y = x.reshape(order.sizes()).gather(1, order).reshape(x.sizes());
-    const Tensor finite = at::isfinite(x).all(1);
-    const Tensor outside = at::full({x.size(0)}, -std::numeric_limits<double>::infinity(), at::kDouble);
-    return {y, at::where(finite, at::zeros({x.size(0)}, at::kDouble), outside)};
+    return {y, whereRows(at::isfinite(x).all(1), repeatForRows(0.0, x), -std::numeric_limits<double>::infinity())};
 }
 
 nlohmann::json ParticleOrdering::getArchitecture() const {

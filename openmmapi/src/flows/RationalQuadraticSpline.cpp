@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/RationalQuadraticSpline.h"
+#include "../latent/TensorTools.h"
 #include "SplineKernel.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -112,10 +112,6 @@ void check(const Tensor& x, const Tensor& raw, const Tensor& circular, int bins,
             "float32 or float64");
 }
 
-Tensor wrap(const Tensor& angle) {
-    return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
-}
-
 // Knots of the unit interval, [batch, n, K + 1], from raw sizes.
 Tensor makeKnots(const Tensor& raw, int bins) {
     const Tensor fraction = (minBin / bins + (1 - minBin) * raw.softmax(-1)).to(at::kDouble);
@@ -141,7 +137,7 @@ TransformResult RationalQuadraticSpline::applyReference(const Tensor& x, const T
     const Tensor half = at::where(circular, at::full({}, M_PI, x.options()), at::full({}, bound, x.options()));
     const Tensor rotation = at::where(circular, parameters.select(-1, 3 * bins).to(at::kDouble), at::zeros_like(x));
 
-    const Tensor argument = at::where(circular, wrap(inverse ? x : x + rotation), x);
+    const Tensor argument = at::where(circular, wrapAngle(inverse ? x : x + rotation), x);
     const Tensor unit = (argument + half) / (2 * half);
     const Tensor inside = (unit >= 0) & (unit <= 1);
     const Tensor point = at::where(inside, unit, 0.5 * at::ones_like(unit)).unsqueeze(-1);
@@ -173,7 +169,7 @@ TransformResult RationalQuadraticSpline::applyReference(const Tensor& x, const T
     const Tensor result = (inverse ? x0 + w * t : y0 + h * (s * t * t + d0 * r) / D) * (2 * half) - half;
     const Tensor logSlope = 2 * s.log() + (d1 * t * t + 2 * s * r + d0 * (1 - t) * (1 - t)).log() - 2 * D.log();
 
-    const Tensor turned = at::where(circular, wrap(inverse ? result - rotation : result), result);
+    const Tensor turned = at::where(circular, wrapAngle(inverse ? result - rotation : result), result);
     const Tensor logDet = at::where(inside, logSlope, at::zeros_like(logSlope)).sum(-1);
     return {at::where(inside, turned, argument), inverse ? -logDet : logDet};
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/SmoothCoupling.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <torch/csrc/autograd/autograd.h>
@@ -159,10 +159,6 @@ TransformResult applyMap(const Tensor& y, const Tensor& raw, const Settings& set
     return inverse ? TransformResult{map.value, logSlope} : TransformResult{x, -logSlope};
 }
 
-Tensor wrap(const Tensor& angle) {
-    return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
-}
-
 std::vector<int> openFirst(std::vector<int> active, const std::vector<int>& circular) {
     std::stable_partition(active.begin(), active.end(), [&](int variable) {
         return std::find(circular.begin(), circular.end(), variable) == circular.end();
@@ -207,7 +203,7 @@ TransformResult SmoothCoupling::apply(const Tensor& y, bool inverse) const {
         applyMap<OpenMap>(activePart.narrow(1, 0, numOpen), raw.narrow(1, 0, numOpen), settings, inverse);
     const TransformResult turned = applyMap<CircleMap>(activePart.narrow(1, numOpen, numCircular),
                                                        raw.narrow(1, numOpen, numCircular), settings, inverse);
-    return {split.join(at::cat({open.value, wrap(turned.value)}, 1), passivePart), open.logDet + turned.logDet};
+    return {split.join(at::cat({open.value, wrapAngle(turned.value)}, 1), passivePart), open.logDet + turned.logDet};
 }
 
 nlohmann::json SmoothCoupling::getArchitecture() const {

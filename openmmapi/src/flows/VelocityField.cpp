@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/VelocityField.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
@@ -65,8 +65,8 @@ VelocityField::VelocityField(int size, std::vector<int> circularVariables, const
     for (int i = 0; i < size; i++)
         if (std::find(circular.begin(), circular.end(), i) == circular.end())
             open.push_back(i);
-    circularIndex = at::tensor(at::ArrayRef<int>(circular), at::kLong);
-    openIndex = at::tensor(at::ArrayRef<int>(open), at::kLong);
+    circularIndex = indexTensor(circular);
+    openIndex = indexTensor(open);
     phases = M_PI * at::arange(1, options.frequencies + 1, at::kDouble);
     unitVectors = at::eye(size, at::kDouble).unsqueeze(0);
     for (const auto& [name, tensor] : network.getParameters())

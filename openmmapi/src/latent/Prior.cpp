@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/latent/Prior.h"
+#include "TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
@@ -20,10 +20,6 @@ void checkStep(double stepSize, std::string_view where) {
 
 void checkFactor(double factor, std::string_view where) {
     require(factor > 0 && std::isfinite(factor), where, "factor", factor, "positive and finite");
-}
-
-Tensor wrap(const Tensor& angle) {
-    return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
 }
 
 } // namespace
@@ -94,7 +90,7 @@ Tensor UniformTorusPrior::logDensity(const Tensor& z) const {
 Tensor UniformTorusPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
     checkShape(z, size, "UniformTorusPrior::perturb");
     checkStep(stepSize, "UniformTorusPrior::perturb");
-    return wrap(z + stepSize * sample(z.size(0), random));
+    return wrapAngle(z + stepSize * sample(z.size(0), random));
 }
 
 std::vector<int> UniformTorusPrior::getCircularIndices() const {

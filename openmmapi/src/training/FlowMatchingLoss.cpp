@@ -2,18 +2,14 @@
 
 #include "openmmflow/training/FlowMatchingLoss.h"
 #include "../flows/Assignment.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <set>
 
 using namespace OpenMMFlow;
 using at::Tensor;
 
 namespace {
-
-Tensor wrap(const Tensor& angle) {
-    return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
-}
 
 const VelocityField& getField(const Flow& flow) {
     const auto first = TrainingFrames::listTransforms(flow).front();
@@ -26,7 +22,7 @@ const VelocityField& getField(const Flow& flow) {
 Tensor findDisplacement(const Tensor& z, const Tensor& y, const std::vector<int>& circular) {
     const Tensor difference = y - z;
     for (const int i : circular)
-        difference.select(1, i).copy_(wrap(difference.select(1, i)));
+        difference.select(1, i).copy_(wrapAngle(difference.select(1, i)));
     return difference;
 }
 
@@ -54,7 +50,7 @@ Tensor FlowMatchingLoss::findOptimalTransport(const Tensor& z, const Tensor& y, 
     for (int i = 0; i < z.size(1); i++) {
         const Tensor d = y.select(1, i).unsqueeze(0) - z.select(1, i).unsqueeze(1);
         const bool turns = std::find(circular.begin(), circular.end(), i) != circular.end();
-        cost += (turns ? wrap(d) : d).square();
+        cost += (turns ? wrapAngle(d) : d).square();
     }
     require(at::isfinite(cost).all().item<bool>(), "FlowMatchingLoss::findOptimalTransport", "z or y", "not finite",
             "finite");

@@ -2,7 +2,7 @@
 #define OPENMMFLOW_FLOWS_CONDITIONED_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/flows/Transform.h"
+#include "openmmflow/flows/Coupling.h"
 
 namespace OpenMMFlow {
 
@@ -27,7 +27,7 @@ public:
      * @param indices    columns of the conditions: some, not all
      * @param values     of the conditions, finite, one each
      */
-    Conditioned(std::shared_ptr<Transform> transform, std::vector<int> indices, std::vector<double> values);
+    Conditioned(std::shared_ptr<Transform> transform, const std::vector<int>& indices, std::vector<double> values);
     /** The same flow at other values: shares the transform. */
     [[nodiscard]] std::shared_ptr<Conditioned> withValues(std::vector<double> values) const;
     [[nodiscard]] const std::vector<double>& getValues() const { return values; }
@@ -45,10 +45,9 @@ private:
     [[nodiscard]] at::Tensor join(const at::Tensor& y) const;
     [[nodiscard]] TransformResult separate(const TransformResult& joint) const;
     std::shared_ptr<Transform> transform;
-    std::vector<int> indices;
     std::vector<double> values;
+    Split split;           // conditions are its active part
     at::Tensor conditions; // float64 [1, conditions]
-    at::Tensor variableIndex, joinIndex, conditionIndex;
 };
 
 } // namespace OpenMMFlow

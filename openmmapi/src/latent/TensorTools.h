@@ -1,0 +1,40 @@
+#ifndef OPENMMFLOW_LATENT_TENSORTOOLS_H_
+#define OPENMMFLOW_LATENT_TENSORTOOLS_H_
+// SPDX-License-Identifier: MIT
+
+#include <ATen/ATen.h>
+#include <cmath>
+#include <vector>
+
+namespace OpenMMFlow {
+
+/** Into [-pi, pi). */
+inline at::Tensor wrapAngle(const at::Tensor& angle) {
+    return at::remainder(angle + M_PI, 2 * M_PI) - M_PI;
+}
+
+/** int64 [values] */
+inline at::Tensor indexTensor(const std::vector<int>& values) {
+    return at::tensor(at::ArrayRef<int>(values), at::kLong);
+}
+
+/** The same number for each row, float64 [batch]. @param like  [batch, ...] */
+inline at::Tensor repeatForRows(double value, const at::Tensor& like) {
+    return at::full({like.size(0)}, value, like.options().dtype(at::kDouble).requires_grad(false));
+}
+
+/** The same number for each row, differentiable. @param value  float64 scalar */
+inline at::Tensor repeatForRows(const at::Tensor& value, const at::Tensor& like) {
+    return value.repeat({like.size(0)});
+}
+
+/** What the rows of `chosen` hold, and a number in the others. @param chosen  bool [batch]  @param values  [batch, ...]
+ */
+inline at::Tensor whereRows(const at::Tensor& chosen, const at::Tensor& values, double otherwise) {
+    const at::Tensor rows = values.dim() == 2 ? chosen.unsqueeze(1) : chosen;
+    return at::where(rows, values, at::full_like(values, otherwise).detach());
+}
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_LATENT_TENSORTOOLS_H_*/
