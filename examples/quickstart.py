@@ -67,6 +67,7 @@ def startVariant(name, settings):
 
 def runVariant(name, settings, output):
     import numpy as np
+    import openmm as mm
     import torch
     from openmm import app
 
@@ -107,15 +108,18 @@ def runVariant(name, settings, output):
     populations = {"jumps": blockPopulation(right.contains(jumps), numBlocks=20),
                    "reweighting": samples.populations["phi>0"]}
     freeEnergies = {key: freeEnergyFromPopulation(value) for key, value in populations.items() if 0 < value.value < 1}
-    if np.count_nonzero(right.contains(jumps)) > 1:
+    refused = {}
+    try:
         freeEnergies["BAR"] = generator.freeEnergy(left, right, jumps, evaluation=samples)
+    except (ValueError, mm.OpenMMException) as error:  # no overlap is a result, and the others are worth having
+        refused["BAR"] = str(error)
     crossings = {key: int(np.count_nonzero(np.diff(right.contains(frames))))
                  for key, frames in (("jumps", jumps), ("plain", plain))}
     writeJson(output / "result.json", {
         "flow": samples.asDict(), "acceptance in dynamics": statistics.getAcceptanceRate(),
         "rejected as not finite": statistics.nonFinite, "crossings": crossings, "CPU minutes before dynamics": minutes,
         "P(phi>0)": {key: vars(value) for key, value in populations.items()},
-        "F(phi>0)-F(phi<0) in kT": {key: vars(value) for key, value in freeEnergies.items()}})
+        "F(phi>0)-F(phi<0) in kT": {key: vars(value) for key, value in freeEnergies.items()}, "refused": refused})
 
     panels = {"plain dynamics": (plain, None), "with jumps": (jumps, None),
               "flow, reweighted": (samples.positions, samples.logWeights)}
@@ -188,7 +192,9 @@ def compare(results, reference):
         stored = [reference.get(name, {}).get(key) for name in results]
         add("    reference (umbrella sampling)",
             [f"{r['mean']:.{digits}f} ± {r['standardError']:.{digits}f}       " if r else "-" for r in stored])
-    return [*lines, "In brackets: the difference from the reference in standard errors of the difference."]
+    lines.append("In brackets: the difference from the reference in standard errors of the difference.")
+    return lines + [f"{name}, no estimate by {way}: {reason}" for name, result in results.items()
+                    for way, reason in result["refused"].items()]
 
 
 def deviation(found, reference):
