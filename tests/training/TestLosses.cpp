@@ -81,6 +81,14 @@ struct Normal : ReducedPotential {
     double middle, sigma;
 };
 
+/** u = -log q of a flow. */
+struct FlowTarget : ReducedPotential {
+    explicit FlowTarget(std::shared_ptr<Flow> flow) : flow(std::move(flow)) {}
+    [[nodiscard]] int getSize() const override { return flow->getSize(); }
+    [[nodiscard]] EnergyResult evaluate(const Tensor& x, Gradient) override { return {-flow->logQ(x), {}, 0, 0}; }
+    std::shared_ptr<Flow> flow;
+};
+
 std::vector<Tensor> parametersOf(const Flow& flow) {
     std::vector<Tensor> parameters;
     for (const auto& [name, tensor] : flow.getParameters())
@@ -453,11 +461,19 @@ TEST(ReweightedForwardKLLoss, IsTheFormulaAndItsGradientWithTheWeightsHeld) {
             norm += std::exp(value - logWeight[0]);
         const Tensor weight = (at::tensor(logWeight, at::kDouble) - logWeight[0]).exp() / norm;
         EXPECT_NEAR(weight.sum().item<double>(), 1, 1e-12);
-        const auto formula = [&] { return -(weight * flow->logQ(x)).sum(); };
-        EXPECT_NEAR(evaluateSeeded(loss, *flow).item<double>(), formula().item<double>(), 1e-10);
+        EXPECT_NEAR(evaluateSeeded(loss, *flow).item<double>(), -(weight * flow->logQ(x)).sum().item<double>(), 1e-10);
         checkGradient(
-            *flow, [&] { return evaluateSeeded(loss, *flow); }, formula);
+            *flow, [&] { return evaluateSeeded(loss, *flow); },
+            [&] { return -((weight - 1.0 / 40) * flow->logQ(x)).sum(); });
     }
+}
+
+TEST(ReweightedForwardKLLoss, HasNoGradientWhereTheFlowIsExact) {
+    const auto flow = makeSmallFlow();
+    const auto exact = std::make_shared<FlowTarget>(flow->clone());
+    ReweightedForwardKLLoss loss(exact, {40, 0.0});
+    for (const Tensor& gradient : torch::autograd::grad({evaluateSeeded(loss, *flow)}, parametersOf(*flow)))
+        EXPECT_LT(gradient.abs().max().item<double>(), 1e-12);
 }
 
 // q = N(0, 1), p = N(m, s^2): -E_p log q = ln(2 pi)/2 + (m^2 + s^2)/2.

@@ -29,12 +29,13 @@ Tensor ReweightedForwardKLLoss::evaluate(const Flow& flow, Random& random) {
     {
         const at::NoGradGuard noGrad;
         const FlowSample sample = flow.sample(options.batchSize, random);
-        const Tensor logWeight = -potential->evaluate(sample.x).u - sample.logQ;
-        const Tensor rows = logWeight.isfinite().nonzero().squeeze(1); // the others weigh nothing
-        require(rows.size(0) > 0, "ReweightedForwardKLLoss::evaluate", "number of samples with a finite energy", 0,
-                "larger: train on data first");
+        const Tensor rows = sample.logQ.isfinite().nonzero().squeeze(1);
         x = sample.x.index_select(0, rows);
-        weight = clipLargest(logWeight.index_select(0, rows), options.clipFraction).softmax(0);
+        const Tensor logWeight = -potential->evaluate(x).u - sample.logQ.index_select(0, rows);
+        require(logWeight.isfinite().any().item<bool>(), "ReweightedForwardKLLoss::evaluate",
+                "number of samples with a finite energy", 0, "larger: train on data first");
+        weight = clipLargest(logWeight, options.clipFraction).softmax(0);
     }
-    return -(weight * flow.logQ(x)).sum();
+    const Tensor logQ = flow.logQ(x), baseline = logQ.mean();
+    return -(weight * logQ).sum() + baseline - baseline.detach();
 }

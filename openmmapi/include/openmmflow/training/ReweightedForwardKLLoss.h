@@ -12,9 +12,13 @@ namespace OpenMMFlow {
  *
  *     L = -sum_i w_i log q(x_i),   x_i ~ q,   w_i = softmax_i(-u(x_i) - log q(x_i))
  *
- * Samples and weights are constants in the gradient, which is then that of the forward divergence, -E_p[grad log q],
- * estimated with self-normalised weights. Where they are spread widely, few samples count and the estimate is biased
- * towards what the flow already knows: it finds no state that the flow does not reach.
+ * Samples and weights are constants in the gradient, which is that of the forward divergence, -E_p[grad log q],
+ * estimated with self-normalised weights, and with a control variate: the score has no mean, E_q[grad log q] = 0, so
+ *
+ *     grad L = -sum_i (w_i - 1/N) grad log q(x_i)
+ *
+ * has the same expectation and no variance where q is the target. Where weights are spread widely, few samples count and
+ * the estimate is biased towards what the flow already knows: it finds no state that the flow does not reach.
  */
 class OPENMMFLOW_EXPORT ReweightedForwardKLLoss : public Loss {
 public:
