@@ -11,11 +11,11 @@ from openmmflow.data import geometricTemperatures
 pdb = app.PDBFile(str(Path(__file__).with_name("alanine-dipeptide.pdb")))
 system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=app.HBonds)
 
-# Frames from parallel tempering, weighted for 300 K, and a flow trained on them and then also on the energy.
+# Frames from parallel tempering, weighted for 300 K, and a flow trained on them and then on its own reweighted samples.
 data = temperedData(system, pdb.positions, geometricTemperatures(300, 1000, 5), framesPerTemperature=2000)
 generator = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, 300 * unit.kelvin, data=data)
 generator.fit(data, iterations=400)
-generator.fit(data, iterations=50, learningRate=5e-4, energyWeight=0.5)
+generator.refine(iterations=100)
 generator.save("flow.safetensors")
 
 # Independent samples. Their weights make averages exact, and tell how good the flow is.

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -93,9 +94,9 @@ def runVariant(name, settings, output):
     generator = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, temperature, data=data, seed=seed,
                                                 numContexts=cores, **settings["flow"])
     minutes = data.cpuMinutes
-    for stage, arguments in enumerate(settings["training"]):
-        history = generator.fit(data, seed=seed, file=output / f"training{stage}.checkpoint", **arguments)
-        plots.lossCurve(output / f"training{stage}.png", history.iterations, history.losses,
+    for stage, train in (("training", partial(generator.fit, data)), ("refining", generator.refine)):
+        history = train(seed=seed, file=output / f"{stage}.checkpoint", **settings[stage])
+        plots.lossCurve(output / f"{stage}.png", history.iterations, history.losses,
                         (history.validationIterations, history.validation))
         minutes += history.cpuMinutes
     generator.save(output / "flow.safetensors")

@@ -62,41 +62,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> None:
     out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint",
-                                  "energy.checkpoint", "flow.safetensors"])
+                                  "flow.safetensors"])
     molecule = loadMolecule(options)
     atoms = parseAtoms(options.atoms, molecule)
-    data = makeData(options, molecule, atoms, out)
-    initial = out / "initial.safetensors"
-    settings = {"platform": options.platform}
-    if initial.exists():
-        generator = BoltzmannGenerator(initial, molecule.system, molecule.positions, options.temperature, **settings)
-    else:
-        generator = BoltzmannGenerator.fromTopology(
-            molecule.topology, molecule.system, molecule.positions, options.temperature, atoms, data=data,
-            layers=options.layers, bins=options.bins, hiddenSizes=options.hidden, seed=options.seed, **settings)
-        generator.save(initial)
-    history = generator.fit(data, iterations=options.iterations, batchSize=options.batch_size, seed=options.seed,
-                            learningRate=options.learning_rate, file=out / "training.checkpoint",
-                            progress=not options.quiet)
-    figures = {"Training on frames": drawLosses(history, out / "loss.png")}
-    if options.energy_iterations:
-        second = generator.fit(data, iterations=options.energy_iterations, batchSize=options.batch_size,
-                               learningRate=options.energy_learning_rate, energyWeight=options.energy_weight,
-                               seed=options.seed, file=out / "energy.checkpoint", progress=not options.quiet)
-        figures["Training on frames and energy"] = drawLosses(second, out / "energy-loss.png")
-        history.cpuMinutes += second.cpuMinutes
+    data = None if options.anneal_from else makeData(options, molecule, atoms, out)
+    generator = makeGenerator(options, molecule, atoms, data, out)
+    common: dict[str, Any] = {"seed": options.seed, "progress": not options.quiet}
+    histories = [generator.fit(data, iterations=options.iterations, batchSize=options.batch_size,
+                               learningRate=options.learning_rate, energyWeight=options.energy_weight,
+                               file=out / "training.checkpoint", **common)]
+    figures = {"Training": drawLosses(histories[0], out / "loss.png")}
+    if options.refine_iterations:
+        ladder = geometricTemperatures(options.temperature, options.anneal_from or options.temperature,
+                                       options.anneal_temperatures if options.anneal_from else 2)
+        histories += generator.anneal(ladder[-2::-1], folder=out / "refining", iterations=options.refine_iterations,
+                                      batchSize=options.refine_batch_size, learningRate=options.refine_learning_rate,
+                                      **common)
+        figures["Training on own samples"] = drawLosses(histories[-1], out / "refining.png")
     generator.save(out / "flow.safetensors")
-    summary: dict[str, Any] = {
-        "atoms": len(generator.atoms), "data": {"frames": len(data.logWeights), "CPU minutes": data.cpuMinutes,
-                                                "effective frames": data.getEffectiveSize()},
-        "training": {"iterations": options.iterations + options.energy_iterations, "CPU minutes": history.cpuMinutes}}
-    if history.validation:
-        summary["training"]["held-out -log q"] = history.validation[-1]
-    if (rise := history.getOverfitting()) > 0.5:
+    summary: dict[str, Any] = {"atoms": len(generator.atoms)}
+    if data is not None:
+        summary["data"] = {"frames": len(data.logWeights), "effective frames": data.getEffectiveSize(),
+                           "CPU minutes": data.cpuMinutes}
+    summary["training"] = {
+        "iterations": sum(history.iterations[-1] for history in histories),
+        "energy evaluations": sum(history.iterations[-1] * options.refine_batch_size for history in histories[1:])
+                              + (options.iterations * options.batch_size if options.energy_weight else 0),
+        "CPU minutes": sum(history.cpuMinutes for history in histories)}
+    if histories[0].validation:
+        summary["training"]["held-out -log q"] = histories[0].validation[-1]
+    if (rise := histories[0].getOverfitting()) > 0.5:
         print(f"openmm-flow: warning: the held-out loss ends {rise:.1f} above its minimum: use more frames or fewer "
               "iterations", file=sys.stderr)
-    judge(options, molecule, generator, out, summary, figures, data.atTemperature(), "train")
+    frames = None if data is None else data.atTemperature()
+    judge(options, molecule, generator, out, summary, figures, frames, "train")
     finish(out, "train", "Training of a flow", summary, figures)
+
+
+def makeGenerator(options: argparse.Namespace, molecule: Molecule, atoms: list[int], data: TrainingData | None,
+                  out: Path) -> BoltzmannGenerator:
+    """The untrained generator, the same one after an interruption."""
+    initial, temperature = out / "initial.safetensors", options.anneal_from or options.temperature
+    if initial.exists():
+        return BoltzmannGenerator(initial, molecule.system, molecule.positions, temperature, platform=options.platform)
+    generator = BoltzmannGenerator.fromTopology(
+        molecule.topology, molecule.system, molecule.positions, temperature, atoms, data=data, layers=options.layers,
+        bins=options.bins, hiddenSizes=options.hidden, seed=options.seed, platform=options.platform)
+    generator.save(initial)
+    return generator
 
 
 def makeData(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path) -> TrainingData:

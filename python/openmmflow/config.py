@@ -50,6 +50,22 @@ def natural(value: Any) -> int:
     return number
 
 
+def fraction(value: Any) -> float:
+    """A number from 0 to 1."""
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+def several(value: Any) -> int:
+    """An integer from 2."""
+    number = natural(value)
+    if number < 2:
+        raise ValueError
+    return number
+
+
 def oneOf(*names: str) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         if value not in names:
@@ -62,7 +78,11 @@ def oneOf(*names: str) -> Callable[[Any], str]:
 count, number = positive(int), positive(float)
 _ALL, _WORK = "train run evaluate free-energy info", "train run evaluate free-energy"
 
+RECIPES = Path(__file__).parent / "recipes"
+
 OPTIONS = (
+    Option("recipe", str, None, "ready-made options: " + ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))),
+           _WORK),
     Option("pdb", Path, None, "PDB file: topology and positions", _WORK),
     Option("forcefield", str, ["amber14-all.xml"], "OpenMM force field files, for --pdb", _WORK, many=True),
     Option("constraints", oneOf("none", "HBonds"), "HBonds", "bonds held rigid, for --pdb: none or HBonds", _WORK),
@@ -90,11 +110,14 @@ OPTIONS = (
     Option("bins", count, 8, "bins of each spline", "train"),
     Option("hidden", count, [128, 128], "sizes of the hidden layers of each network", "train", many=True),
     Option("iterations", count, 2000, "of training on frames", "train"),
-    Option("batch-size", count, 256, "of training", "train"),
+    Option("batch-size", count, 256, "of training on frames", "train"),
     Option("learning-rate", number, 1e-3, "of training on frames", "train"),
-    Option("energy-iterations", natural, 4000, "of a second training, on frames and the energy", "train"),
-    Option("energy-weight", number, 0.5, "of the energy in the second training", "train"),
-    Option("energy-learning-rate", number, 5e-4, "of the second training", "train"),
+    Option("energy-weight", fraction, 0.0, "of the energy (reverse KL) beside the frames, from 0 to 1", "train"),
+    Option("anneal-from", number, None, "K: train without frames, on the energy at this temperature, then cool", "train"),
+    Option("anneal-temperatures", several, 8, "of the cooling, both ends included", "train"),
+    Option("refine-iterations", natural, 4000, "of a second training, on the flow's own reweighted samples", "train"),
+    Option("refine-batch-size", count, 512, "of the second training", "train"),
+    Option("refine-learning-rate", number, 5e-4, "of the second training", "train"),
     Option("samples", count, 100_000, "drawn from the flow", "train evaluate free-energy"),
     Option("steps", count, 1_000_000, "time steps to run", "run"),
     Option("jump-interval", natural, 100, "time steps between jumps; 0 for none", "run"),
@@ -139,18 +162,28 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Flags, then the YAML file's values, then defaults."""
+    """Flags, then the YAML file's values, then the recipe's, then defaults."""
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
         flags = [f"--{option.name}" for option in optionsOf(given.command)]
         raise UserError(f"unknown argument {unknown[0]}{suggest(unknown[0], flags)}")
-    fromFile = readYaml(given.config) if given.config else {}
+    files = {given.config: readYaml(given.config)} if given.config else {}
+    if recipe := getattr(given, "recipe", None) or next(iter(files.values()), {}).get("recipe"):
+        file = findRecipe(str(recipe))
+        files[file] = readYaml(file)
     for option in optionsOf(given.command):
         value, source = getattr(given, option.attribute), f"--{option.name}"
-        if value is None and option.name in fromFile:
-            value, source = fromFile[option.name], f"{given.config}: {option.name}"
+        for file, values in files.items():
+            if value is None and option.name in values:
+                value, source = values[option.name], f"{file}: {option.name}"
         setattr(given, option.attribute, option.default if value is None else convert(option, value, source))
     return given
+
+
+def findRecipe(name: str) -> Path:
+    if not (file := RECIPES / f"{name}.yaml").exists():
+        raise UserError(f"there is no recipe {name}{suggest(name, [file.stem for file in RECIPES.glob('*.yaml')])}")
+    return file
 
 
 def readYaml(file: Path) -> dict[str, Any]:

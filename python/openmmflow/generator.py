@@ -232,13 +232,14 @@ class BoltzmannGenerator:
             dropFraction: float = 0.02, gradientClip: float = 20.0, numThreads: int = 1, seed: int = 0,
             file: str | Path | None = None, progress: bool = True,
             callback: Callable[[TrainingHistory], Any] | None = None) -> TrainingHistory:
-        """Train by maximum likelihood on data, by reverse KL on the energy, or by both.
+        """Train by maximum likelihood on data, by reverse KL on the energy (with path gradients), or by both.
 
         Parameters
         ----------
         data : frames and their weights; None trains on the energy alone
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
-        energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1. Near 1 it starves rare states
+        energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1. Near 1 it starves rare
+            states; refine() does not
         energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default
         gradientClip : largest norm of the gradient
         numThreads : for the networks, beside those of the energies; 0 leaves torch's setting alone
@@ -253,10 +254,7 @@ class BoltzmannGenerator:
             raise ValueError("BoltzmannGenerator.fit: there are neither data nor an energyWeight to train on")
         if data is None:
             energyWeight = 1.0
-        options = api.TrainerOptions()
-        options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
-        options.gradientClip, options.numThreads, options.warmup = gradientClip, numThreads, min(100, iterations // 10)
-        trainer = api.Trainer(self.flow, options)
+        trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
         names = []
         if energyWeight < 1:
             settings = api.MaximumLikelihoodLossOptions()
@@ -272,10 +270,63 @@ class BoltzmannGenerator:
                 settings.energyCut = energyCut
             elif data is not None:
                 settings.energyCut = 100 + np.exp(data.logWeights) @ data.energies / (R * self.temperature)
-            energy = api.ReverseKLLoss(self.potential, settings)
+            energy = api.PathGradientLoss(self.potential, settings)
             trainer.addLoss(energy, energyWeight)
             names.append(energy.getName())
         return _runTraining(trainer, names, energyWeight < 1, iterations, file, progress, callback)
+
+    def refine(self, *, iterations: int = 4000, batchSize: int = 512, learningRate: float = 5e-4,
+               gradientClip: float = 20.0, numThreads: int = 1, seed: int = 0, file: str | Path | None = None,
+               progress: bool = True, callback: Callable[[TrainingHistory], Any] | None = None) -> TrainingHistory:
+        """Train a flow that is good already on its own samples, reweighted by the energy: see ReweightedForwardKLLoss.
+
+        Every sample is new, so that nothing is overfitted, and states keep the populations that their weights give them:
+        unlike reverse KL this starves no rare state. It can't find a state that the flow does not reach, and it needs
+        weights that are not too wide (ESS/N of some percent): train with fit() first.
+
+        Parameters
+        ----------
+        iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
+        gradientClip, numThreads, seed, file, progress, callback : see fit()
+        """
+        trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
+        loss = api.ReweightedForwardKLLoss(self.potential, api.ReweightedForwardKLLossOptions(batchSize=batchSize))
+        trainer.addLoss(loss)
+        return _runTraining(trainer, [loss.getName()], False, iterations, file, progress, callback)
+
+    def anneal(self, temperatures: Iterable[Any], *, folder: str | Path | None = None,
+               **refining: Any) -> list[TrainingHistory]:
+        """Cool the flow down: refine() it at each temperature in turn, starting from the samples of the one before.
+
+        At a high temperature barriers are low, and reverse KL finds all states without any data: fit(None) there, then
+        anneal() to the temperature of interest (Schopmans and Friederich, ICML 2025: temperature-annealed Boltzmann
+        generators). The ratio of neighbours should leave ESS/N of some percent; 1.3 is a start for a small peptide.
+
+        Parameters
+        ----------
+        temperatures : K, each a target; the generator and its flow end at the last
+        folder : for a checkpoint of each temperature; those that are there are continued
+        refining : arguments of refine(), for each temperature
+        """
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        history = []
+        for number, temperature in enumerate(temperatures):
+            self.setTemperature(temperature)
+            history.append(self.refine(file=folder and Path(folder) / f"temperature{number}.checkpoint", **refining))
+        return history
+
+    def setTemperature(self, temperature: Any) -> None:
+        """Make another temperature (K) the target. The flow stays what it is until it is trained again."""
+        self.temperature = float(inUnit(temperature, unit.kelvin))
+        self.flow.setTemperature(self.temperature)
+        self._potential = None
+
+    def _makeTrainer(self, iterations: int, learningRate: float, gradientClip: float, numThreads: int, seed: int) -> Any:
+        options = api.TrainerOptions()
+        options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
+        options.gradientClip, options.numThreads, options.warmup = gradientClip, numThreads, min(100, iterations // 10)
+        return api.Trainer(self.flow, options)
 
     def fitAdaptively(self, data: TrainingData, friction: Any, stepSize: Any, *, rounds: int = 5, walkers: int = 4,
                       framesPerWalker: int = 2000, stepsPerFrame: int = 100, trialsPerJump: int = 4, seed: int = 0,

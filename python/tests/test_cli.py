@@ -18,7 +18,7 @@ from openmmflow.trajectory import repairTrajectory
 PDB = str(Path(__file__).parents[2] / "examples" / "alanine-dipeptide.pdb")
 SMALL = ["--pdb", PDB, "--quiet", "--seed", "3", "--platform", "Reference", "--constraints", "none"]
 TRAIN = [*SMALL, "--num-temperatures", "3", "--highest-temperature", "700", "--frames-per-temperature", "300",
-         "--steps-per-frame", "50", "--layers", "4", "--hidden", "32", "--iterations", "200", "--energy-iterations", "20",
+         "--steps-per-frame", "50", "--layers", "4", "--hidden", "32", "--iterations", "200", "--refine-iterations", "20",
          "--samples", "2000"]
 
 

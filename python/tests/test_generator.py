@@ -122,7 +122,7 @@ def testTrainingResumesExactly(dipeptide, data, tmp_path, monkeypatch):
 def testTrainingOnTheEnergyAloneWorksAndOnNothingIsRefused(dipeptide, data):
     generator = makeGenerator(dipeptide, data)
     history = generator.fit(None, iterations=5, batchSize=16, energyWeight=1.0, progress=False)
-    assert list(history.losses) == ["energy"] and history.validation == []
+    assert list(history.losses) == ["path gradient"] and history.validation == []
     with pytest.raises(ValueError, match="neither data nor an energyWeight"):
         generator.fit(None)
 

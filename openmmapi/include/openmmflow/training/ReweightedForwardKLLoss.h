@@ -26,7 +26,7 @@ public:
         int batchSize = 256;
         /**
          * The part of the batch whose largest log weights are lowered to the smallest among them, in [0, 1); no effect
-         * below two samples. Less noise, but biased: for training only.
+         * below two samples. Less noise, but it starves states that the flow has too little of, whose weights are large.
          */
         double clipFraction = 0;
     };
