@@ -61,8 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> None:
-    out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint",
-                                  "flow.safetensors"])
+    checkpoints = [f"refining/{file.name}" for file in (options.output / "refining").glob("*")]
+    out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint", "refining.checkpoint",
+                                  *checkpoints, "flow.safetensors"])
+    if options.testsystem:
+        trainTestSystem(options, out)
+        return
     molecule = loadMolecule(options)
     atoms = parseAtoms(options.atoms, molecule)
     data = None if options.anneal_from else makeData(options, molecule, atoms, out)
@@ -87,7 +91,7 @@ def train(options: argparse.Namespace) -> None:
     summary["training"] = {
         "iterations": sum(history.iterations[-1] for history in histories),
         "energy evaluations": sum(history.iterations[-1] * options.refine_batch_size for history in histories[1:])
-                              + (options.iterations * options.batch_size if options.energy_weight else 0),
+                              + (options.iterations * options.batch_size if options.energy_weight or data is None else 0),
         "CPU minutes": sum(history.cpuMinutes for history in histories)}
     if histories[0].validation:
         summary["training"]["held-out -log q"] = histories[0].validation[-1]
@@ -97,6 +101,34 @@ def train(options: argparse.Namespace) -> None:
     frames = None if data is None else data.atTemperature()
     judge(options, molecule, generator, out, summary, figures, frames, "train")
     finish(out, "train", "Training of a flow", summary, figures)
+
+
+def trainTestSystem(options: argparse.Namespace, out: Path) -> None:
+    """Train on the energy of a system with a known answer, and judge by that."""
+    from .analytic import AnalyticGenerator
+
+    generator = AnalyticGenerator(options.testsystem, layers=options.layers, bins=options.bins, hiddenSizes=options.hidden,
+                                  spread=options.spread, seed=options.seed)
+    initial = out / "initial.safetensors"  # the same untrained flow after an interruption
+    if initial.exists():
+        generator.flow = api.Flow.load(str(initial))
+    generator.flow.save(str(initial))
+    common: dict[str, Any] = {"seed": options.seed, "progress": not options.quiet}
+    histories = [generator.fit(loss=options.loss, iterations=options.iterations, batchSize=options.batch_size,
+                               learningRate=options.learning_rate, stages=options.stages,
+                               file=out / "training.checkpoint", **common)]
+    figures = {"Training": drawLosses(histories[0], out / "loss.png")}
+    if options.refine_iterations:
+        histories.append(generator.refine(iterations=options.refine_iterations, batchSize=options.refine_batch_size,
+                                          learningRate=options.refine_learning_rate, file=out / "refining.checkpoint",
+                                          **common))
+        figures["Training on own samples"] = drawLosses(histories[1], out / "refining.png")
+    generator.flow.save(str(out / "flow.safetensors"))
+    finish(out, "train", f"Training of a flow of {options.testsystem}", {
+        "training": {"iterations": sum(history.iterations[-1] for history in histories),
+                     "energy evaluations": generator.energyEvaluations,
+                     "CPU minutes": sum(history.cpuMinutes for history in histories)},
+        "flow samples": generator.evaluate(options.samples, options.seed)}, figures)
 
 
 def makeGenerator(options: argparse.Namespace, molecule: Molecule, atoms: list[int], data: TrainingData | None,

@@ -106,6 +106,11 @@ OPTIONS = (
     Option("num-temperatures", count, 6, "of the tempering", "train"),
     Option("frames-per-temperature", count, 10_000, "kept from the tempering", "train"),
     Option("steps-per-frame", count, 250, "time steps between frames of the tempering", "train"),
+    Option("testsystem", oneOf("DoubleWell", "GaussianMixture", "ManyWell"), None, "train on the energy of a system with a "
+           "known answer, in place of a molecule: DoubleWell, GaussianMixture or ManyWell", "train"),
+    Option("loss", oneOf("alpha", "reverse"), "alpha", "of --testsystem: alpha (FAB) or reverse (KL)", "train"),
+    Option("stages", count, 8, "of annealing, for --loss alpha", "train"),
+    Option("spread", number, 2.0, "nm, of the untrained flow of a --testsystem", "train"),
     Option("layers", count, 8, "couplings of the flow", "train"),
     Option("bins", count, 8, "bins of each spline", "train"),
     Option("hidden", count, [128, 128], "sizes of the hidden layers of each network", "train", many=True),

@@ -200,7 +200,7 @@ class BoltzmannGenerator:
         nm = toNanometers(positions)
         chart = api.InternalCoordinates.fromSystem(system, atoms, [mm.Vec3(*row) for row in nm.tolist()],
                                                    [(int(i), int(j)) for i, j in extraBonds])
-        transforms, prior = _buildCouplings(chart.getInputSize(), chart.getCircularIndices(), layers, bins, bound,
+        transforms, prior = buildCouplings(chart.getInputSize(), chart.getCircularIndices(), layers, bins, bound,
                                             list(hiddenSizes), np.random.default_rng(seed or None))
         transform = api.Sequence([*transforms, _estimateScaling(chart, data), chart])
         flow = api.Flow(prior, transform, atoms)
@@ -250,8 +250,6 @@ class BoltzmannGenerator:
         """
         if not 0 <= energyWeight <= 1:
             raise ValueError(f"BoltzmannGenerator.fit: energyWeight is {energyWeight}, but must be between 0 and 1")
-        if data is None and energyWeight == 0:
-            raise ValueError("BoltzmannGenerator.fit: there are neither data nor an energyWeight to train on")
         if data is None:
             energyWeight = 1.0
         trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
@@ -273,7 +271,7 @@ class BoltzmannGenerator:
             energy = api.PathGradientLoss(self.potential, settings)
             trainer.addLoss(energy, energyWeight)
             names.append(energy.getName())
-        return _runTraining(trainer, names, energyWeight < 1, iterations, file, progress, callback)
+        return runTraining(trainer, names, energyWeight < 1, iterations, file, progress, callback)
 
     def refine(self, *, iterations: int = 4000, batchSize: int = 512, learningRate: float = 5e-4,
                gradientClip: float = 20.0, numThreads: int = 1, seed: int = 0, file: str | Path | None = None,
@@ -292,7 +290,7 @@ class BoltzmannGenerator:
         trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
         loss = api.ReweightedForwardKLLoss(self.potential, api.ReweightedForwardKLLossOptions(batchSize=batchSize))
         trainer.addLoss(loss)
-        return _runTraining(trainer, [loss.getName()], False, iterations, file, progress, callback)
+        return runTraining(trainer, [loss.getName()], False, iterations, file, progress, callback)
 
     def anneal(self, temperatures: Iterable[Any], *, folder: str | Path | None = None,
                **refining: Any) -> list[TrainingHistory]:
@@ -493,7 +491,7 @@ def _toTensor(positions: Any) -> torch.Tensor:
     return x.reshape(len(x), -1)
 
 
-def _buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
+def buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
                     random: np.random.Generator) -> tuple[list[Any], Any]:
     """The trainable part of a flow, in the order of the chart's columns, and the prior."""
     circular = sorted(circular)
@@ -537,7 +535,7 @@ def _estimateScaling(chart: Any, data: TrainingData) -> Any:
     return api.Scaling(mean.tolist(), np.maximum(scale, 1e-6).tolist())
 
 
-def _runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int, file: str | Path | None,
+def runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int, file: str | Path | None,
                  progress: bool, callback: Callable[[TrainingHistory], Any] | None) -> TrainingHistory:
     history = TrainingHistory(losses={name: [] for name in names})
     if file is not None and Path(file).exists():

@@ -9,10 +9,12 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import openmm as mm
+import openmmflow as of
 import pytest
+import yaml
 from openmm import app
 from openmmflow.cli import DESCRIPTIONS, main
-from openmmflow.config import OPTIONS, UserError, makeParser, parse
+from openmmflow.config import OPTIONS, RECIPES, UserError, makeParser, parse
 from openmmflow.trajectory import repairTrajectory
 
 PDB = str(Path(__file__).parents[2] / "examples" / "alanine-dipeptide.pdb")
@@ -46,6 +48,22 @@ def testFlagsWinOverTheFileAndTheFileOverDefaults(tmp_path):
     options = parseTrain("--config", file, "--layers", 4)
     assert (options.layers, options.learning_rate, options.hidden, options.quiet) == (4, 1e-4, [64, 32], True)
     assert options.bins == 8 and not hasattr(options, "steps")  # `steps` is for `run`
+
+
+def testFilesWinOverRecipesAndRecipesOverDefaults(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text("layers: 5\nstages: 3\nrecipe: double-well\n")
+    options = parseTrain("--config", file, "--stages", 4)
+    assert (options.testsystem, options.layers, options.stages, options.bins) == ("DoubleWell", 5, 4, 8)
+    expectError(capsys, ["train", "--recipe", "double-wel"], "there is no recipe double-wel, did you mean double-well?")
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+def testRecipesAreReadWholeAndSayWhatTheyAre(recipe):
+    options = parseTrain("--recipe", recipe.stem)
+    assert recipe.read_text().startswith("# ") and options.seed > 0
+    for name, value in yaml.safe_load(recipe.read_text()).items():
+        assert getattr(options, name.replace("-", "_"), None) == (Path(value) if name == "pdb" else value), name
 
 
 @pytest.mark.parametrize("line, message", [
@@ -106,6 +124,42 @@ def testTrainWritesWhatItPromises(output):
     for figure in ("loss.png", "train-log-weights.png", "train-ramachandran.png", "train-profile.png"):
         assert (output / figure).read_bytes().startswith(b"\x89PNG") and figure in page
     assert not list(output.glob("*tmp*"))
+
+
+def testTrainingWithoutFramesCools(tmp_path):
+    arguments = ["train", *SMALL, "--anneal-from", "600", "--anneal-temperatures", "3", "--layers", "2", "--hidden", "8",
+                 "--iterations", "5", "--batch-size", "16", "--refine-iterations", "4", "--refine-batch-size", "20",
+                 "--samples", "200", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "train.json").read_text())
+    assert "data" not in summary and summary["training"]["iterations"] == 5 + 2 * 4
+    assert summary["training"]["energy evaluations"] == 5 * 16 + 2 * 4 * 20
+    assert of.Flow.load(str(tmp_path / "flow.safetensors")).getTemperature() == 300
+    first = (tmp_path / "flow.safetensors").read_bytes()
+    assert main([*arguments, "--resume"]) == 0  # nothing is left to do
+    assert (tmp_path / "flow.safetensors").read_bytes() == first
+    assert main([*arguments, "--overwrite", "--refine-iterations", "6"]) == 0  # starts anew
+    assert json.loads((tmp_path / "train.json").read_text())["training"]["iterations"] == 5 + 2 * 6
+
+
+def testATestSystemIsTrainedOnItsEnergyAndJudgedByItsTruth(tmp_path):
+    arguments = ["train", "--recipe", "double-well", "--iterations", "40", "--refine-iterations", "40", "--samples", "5000",
+                 "--quiet", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    found = json.loads((tmp_path / "train.json").read_text())["flow samples"]
+    assert abs(found["ln Z"]["value"] - found["ln Z, exact"]) < 4 * found["ln Z"]["standardError"]
+    assert 0.3 < found["ESS/N"] <= 1
+    assert (tmp_path / "train.html").exists() and (tmp_path / "refining.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, size", [("double-well", 0.95), ("gaussian-mixture", 0.9)])
+def testRecipesOfTestSystemsFindAllOfTheTarget(recipe, size, tmp_path):
+    assert main(["train", "--recipe", recipe, "--quiet", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "train.json").read_text())["flow samples"]
+    assert found["ln Z"]["value"] == pytest.approx(found["ln Z, exact"], abs=0.01)
+    assert found["ESS/N"] > size
+    assert found["part of the target that the flow reaches"] == pytest.approx(1, abs=0.02)
 
 
 def testResultsAreNotReplacedUnasked(output, capsys):

@@ -56,13 +56,13 @@ def checkPopulations(generator, tolerance):
 @pytest.mark.slow
 def testCoolingFindsTheWellsThatReverseKLAloneLoses():
     cold = makeGenerator(300)
-    cold.fit(None, energyWeight=1, iterations=400, batchSize=128, seed=3, progress=False)
+    cold.fit(None, iterations=400, batchSize=128, seed=3, progress=False)
     wells = [cold.state([0, 1, 2, 3], *ends).contains(cold.sample(20_000, seed=5)).mean() for ends in WELLS.values()]
     exact = np.array(list(findPopulations(300).values()))
     assert np.max(np.abs(wells - exact)) > 0.1  # what cooling is for
 
     generator = makeGenerator(2000)
-    generator.fit(None, energyWeight=1, iterations=400, batchSize=128, seed=3, progress=False)
+    generator.fit(None, iterations=400, batchSize=128, seed=3, progress=False)
     generator.anneal(np.geomspace(1400, 300, 5), iterations=150, batchSize=256, seed=4, progress=False)
     assert generator.temperature == generator.flow.getTemperature() == pytest.approx(300)
     assert checkPopulations(generator, 0.03) > 0.9
