@@ -107,4 +107,5 @@ def addFrames(data: TrainingData, positions: np.ndarray, energies: np.ndarray) -
         logWeights=np.concatenate([data.logWeights + np.log(old / (old + new)), np.full(new, -np.log(old + new))]),
         energies=np.concatenate([data.energies, energies]),
         sampledTemperature=np.concatenate([data.sampledTemperature, np.full(new, data.temperature)]),
-        temperature=data.temperature, atoms=data.atoms, cpuMinutes=data.cpuMinutes)
+        temperature=data.temperature, atoms=data.atoms, cpuMinutes=data.cpuMinutes,
+        steps=data.steps)

@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> None:
     checkpoints = [f"refining/{file.name}" for file in (options.output / "refining").glob("*")]
-    out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint", "refining.checkpoint",
-                                  *checkpoints, "flow.safetensors"])
+    out = prepareOutput(options, ["data.npz", "tempering.npz", "initial.safetensors", "training.checkpoint",
+                                  "refining.checkpoint", *checkpoints, "flow.safetensors"])
     if options.testsystem:
         trainTestSystem(options, out)
         return
@@ -87,7 +87,7 @@ def train(options: argparse.Namespace) -> None:
     summary: dict[str, Any] = {"atoms": len(generator.atoms)}
     if data is not None:
         summary["data"] = {"frames": len(data.logWeights), "effective frames": data.getEffectiveSize(),
-                           "CPU minutes": data.cpuMinutes}
+                           "energy evaluations": data.steps, "CPU minutes": data.cpuMinutes}
     summary["training"] = {
         "iterations": sum(history.iterations[-1] for history in histories),
         "energy evaluations": sum(history.iterations[-1] * options.refine_batch_size for history in histories[1:])

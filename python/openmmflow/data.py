@@ -61,7 +61,7 @@ class TrainingData:
     sampledTemperature : float64 [frames], K: where each frame was drawn
     temperature : K: what the weights are for
     atoms : the particles of the System that the frames hold
-    cpuMinutes : what the frames cost
+    cpuMinutes, steps : what the frames cost; a time step of one replica is an evaluation of the forces
     """
 
     positions: np.ndarray
@@ -71,6 +71,7 @@ class TrainingData:
     temperature: float
     atoms: list[int] = field(default_factory=list)
     cpuMinutes: float = 0.0
+    steps: int = 0
 
     def getEffectiveSize(self) -> float:
         """Kish's effective number of frames."""
@@ -100,7 +101,7 @@ class TrainingData:
                 raise ValueError(f"{file} has no {', '.join(missing)}: it is not a file of training data")
             values = {name: saved[name] for name in names}
         return TrainingData(**values | {"temperature": float(values["temperature"]), "atoms": values["atoms"].tolist(),
-                                        "cpuMinutes": float(values["cpuMinutes"])})
+                                        "cpuMinutes": float(values["cpuMinutes"]), "steps": int(values["steps"])})
 
 
 def geometricTemperatures(lowest: float, highest: float, count: int) -> list[float]:
@@ -306,7 +307,7 @@ def temperedData(system: mm.System, positions: Any, temperatures: Sequence[Any],
                 bar.update()
                 if run.tries:
                     bar.set_postfix(swaps=f"{run.swaps / run.tries:.2f}", refresh=False)
-    return _assemble(run, ladder, target, kept, framesPerTemperature)
+    return _assemble(run, ladder, target, kept, framesPerTemperature, stepsPerFrame)
 
 
 def _runRounds(run: _Tempering, workers: _Workers, steps: int, atoms: list[int], equilibration: int, total: int,
@@ -325,7 +326,8 @@ def _runRounds(run: _Tempering, workers: _Workers, steps: int, atoms: list[int],
             run.save(file, fingerprint)
 
 
-def _assemble(run: _Tempering, ladder: np.ndarray, target: float, atoms: list[int], rounds: int) -> TrainingData:
+def _assemble(run: _Tempering, ladder: np.ndarray, target: float, atoms: list[int], rounds: int,
+              stepsPerFrame: int) -> TrainingData:
     from .analysis import mbarLogWeights
 
     # Temperature by temperature, each in the order of time.
@@ -333,4 +335,5 @@ def _assemble(run: _Tempering, ladder: np.ndarray, target: float, atoms: list[in
     energies = np.array([u for _, u in run.frames[:rounds]]).T.reshape(-1)
     return TrainingData(positions=frames, energies=energies, temperature=target, atoms=atoms,
                         logWeights=mbarLogWeights(energies, ladder, target),
-                        sampledTemperature=np.repeat(ladder, rounds), cpuMinutes=run.cpuSeconds / 60)
+                        sampledTemperature=np.repeat(ladder, rounds), cpuMinutes=run.cpuSeconds / 60,
+                        steps=run.rounds * len(ladder) * stepsPerFrame)

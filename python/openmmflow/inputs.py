@@ -17,6 +17,7 @@ from openmm import app, unit
 from .config import UserError
 from .data import TrainingData, toNanometers
 from .generator import findSolute
+from .peptides import CappedPeptide
 
 
 @dataclass
@@ -29,10 +30,16 @@ class Molecule:
 
 
 def loadMolecule(options: argparse.Namespace) -> Molecule:
-    """From --system and --state, with the topology of --pdb where it is given; else from --pdb and --forcefield."""
+    """From --system and --state, with the topology of --pdb where it is given; else from --sequence, or from --pdb and
+    --forcefield."""
+    if options.sequence is not None:
+        if options.pdb is not None or options.system is not None:
+            raise UserError("give --sequence, or --pdb, or --system")
+        peptide = CappedPeptide(options.sequence, options.solvent, constraints=_constraints(options))
+        return Molecule(peptide.topology, peptide.createSystem(), peptide.getPositions())
     if options.system is None:
         if options.pdb is None:
-            raise UserError("give --pdb, or --system and --state")
+            raise UserError("give --pdb, or --sequence, or --system and --state")
         if options.state is not None:
             raise UserError("--state goes with --system")
         return _fromPdb(options)
@@ -59,9 +66,12 @@ def _fromPdb(options: argparse.Namespace) -> Molecule:
     if options.cutoff is not None:
         method = app.PME if periodic else app.CutoffNonPeriodic
         settings = {"nonbondedMethod": method, "nonbondedCutoff": options.cutoff * unit.nanometer}
-    constraints = app.HBonds if options.constraints == "HBonds" else None
-    system = app.ForceField(*options.forcefield).createSystem(pdb.topology, constraints=constraints, **settings)
+    system = app.ForceField(*options.forcefield).createSystem(pdb.topology, constraints=_constraints(options), **settings)
     return Molecule(pdb.topology, system, toNanometers(pdb.positions))
+
+
+def _constraints(options: argparse.Namespace) -> Any:
+    return app.HBonds if options.constraints == "HBonds" else None
 
 
 def readXml(file: Path, kind: str) -> Any:

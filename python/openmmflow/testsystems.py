@@ -7,6 +7,8 @@ is 1 kJ/mol:
     well = testsystems.DoubleWell()
     system, truth = well.createSystem(), well.getTruth()
     potential = well.createPotential()          # u of x and y, for a flow of two variables
+
+Peptides are here as well: alanineDipeptide("implicit"), alanineTetrapeptide(), CappedPeptide("W"); see peptides.
 """
 
 from .openmmflow import (
@@ -24,7 +26,8 @@ from .openmmflow import (
     ManyWellOptions,
     unitTemperature,
 )
+from .peptides import CappedPeptide, alanineDipeptide, alanineTetrapeptide
 
-__all__ = ["AnalyticSystem", "DimerInBath", "DimerInBathBareTruth", "DimerInBathOptions", "DoubleWell", "DoubleWellOptions",
-           "DoubleWellTruth", "GaussianMixture", "LennardJonesCluster", "LennardJonesClusterOptions", "ManyWell",
-           "ManyWellOptions", "unitTemperature"]
+__all__ = ["AnalyticSystem", "CappedPeptide", "DimerInBath", "DimerInBathBareTruth", "DimerInBathOptions", "DoubleWell",
+           "DoubleWellOptions", "DoubleWellTruth", "GaussianMixture", "LennardJonesCluster", "LennardJonesClusterOptions",
+           "ManyWell", "ManyWellOptions", "alanineDipeptide", "alanineTetrapeptide", "unitTemperature"]

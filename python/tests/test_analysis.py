@@ -178,6 +178,7 @@ def testTemperedDataSamplesTheCanonicalEnsemble():
     system, positions = makeChain()
     data = temperedData(system, positions * unit.nanometer, [300, 380 * unit.kelvin, 480], **TEMPERING)
     assert data.positions.shape == (900, 4, 3) and data.atoms == [0, 1, 2, 3]
+    assert data.steps == 3 * (20 + 300) * 40
     weights = np.exp(data.logWeights)
     # <U> = 3 kT / 2, up to the bonds' volume element r^2: 2 kT^2 / (k r0^2) each, which is below 1 %.
     exact = 1.5 * R * 300

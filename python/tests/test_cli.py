@@ -94,7 +94,7 @@ def testEveryOptionHasAFlagAndHelp(capsys):
 
 
 @pytest.mark.parametrize("arguments, text", [
-    (["train"], "give --pdb, or --system and --state"),
+    (["train"], "give --pdb, or --sequence, or --system and --state"),
     (["train", "--pdb", "missing.pdb"], "missing.pdb"),
     (["train", "--pdb", PDB, "--layer", "3"], "unknown argument --layer, did you mean --layers?"),
     (["train", "--pdb", PDB, "--atoms", "0-90"], "the system has 22"),
