@@ -31,6 +31,7 @@ import openmm
 #include "openmmflow/estimators/TimeSeries.h"
 #include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Conditioned.h"
+#include "openmmflow/flows/OnColumns.h"
 #include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
@@ -121,6 +122,7 @@ using namespace OpenMM;
 %shared_class(EckartCoordinates)
 %shared_class(MixedCoordinates)
 %shared_class(Conditioned)
+%shared_class(OnColumns)
 %shared_class(ParticleOrdering)
 %shared_class(Whitening)
 %shared_class(PythonTransform)
@@ -151,7 +153,7 @@ using namespace OpenMM;
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
                  OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::ContinuousFlow,
-                 OpenMMFlow::Conditioned,
+                 OpenMMFlow::Conditioned, OpenMMFlow::OnColumns,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
                  OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
@@ -270,6 +272,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/EckartCoordinates.h"
 %include "openmmflow/flows/MixedCoordinates.h"
 %include "openmmflow/flows/Conditioned.h"
+%include "openmmflow/flows/OnColumns.h"
 %include "openmmflow/flows/ParticleOrdering.h"
 %include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"

@@ -10,6 +10,7 @@
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/MixedCoordinates.h"
+#include "openmmflow/flows/OnColumns.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/Whitening.h"
@@ -104,6 +105,8 @@ std::vector<FlowContractCase> makeCases() {
              places.reshape({1, 10}) + 1e-2 * random.normal(6, 10)},
             {"MixedCoordinates", makeMixed(), makeMixedPoints()},
             {"MixedCoordinates beside a constraint", makeMixed(0.15), makeMixedPoints(0.15)},
+            {"OnColumns", std::make_shared<OnColumns>(makeConditional(), 6, std::vector<int>{4, 0, 1, 5}),
+             random.normal(6, 6), true},
             {"Conditioned",
              std::make_shared<Conditioned>(makeConditional(), std::vector<int>{1}, std::vector<double>{0.7}),
              random.normal(6, 3), true}};
@@ -321,6 +324,20 @@ TEST(Conditioned, RefusesWhatChangesConditions) {
     expectMessage([&] { Conditioned(scaling, {2}, {0.5}); }, "indices[0] is 2");
     expectMessage([&] { Conditioned(scaling, {0}, {NAN}); }, "values[0] is nan");
     expectMessage([&] { Conditioned(scaling, {0, 1}, {0, 0}); }, "number of indices is 2");
+}
+
+TEST(OnColumns, TransformsTheseAndLeavesTheOthers) {
+    const auto inner = makeConditional();
+    randomiseParameters(*inner);
+    const OnColumns whole(inner, 6, {4, 0, 1, 5});
+    const Tensor z = Random(4).normal(5, 6), index = at::tensor({4, 0, 1, 5}, at::kLong);
+    const TransformResult expected = inner->forward(z.index_select(1, index)), found = whole.forward(z);
+    EXPECT_TRUE(at::equal(found.value.index_select(1, index), expected.value));
+    EXPECT_TRUE(at::equal(found.value.narrow(1, 2, 2), z.narrow(1, 2, 2)));
+    EXPECT_TRUE(at::equal(found.logDet, expected.logDet));
+    expectMessage([&] { OnColumns(nullptr, 3, {0, 1}); }, "transform is null");
+    expectMessage([&] { OnColumns(inner, 6, {0, 1}); }, "size of the transform is 4 and 4");
+    expectMessage([&] { OnColumns(inner, 6, {0, 1, 2, 6}); }, "active[3] is 6");
 }
 
 TEST(ParticleOrdering, FindsTheNearestOrder) {

@@ -9,6 +9,7 @@
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
+#include "openmmflow/flows/OnColumns.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
@@ -96,6 +97,11 @@ const std::map<std::string, Maker>& getMakers() {
              return std::make_shared<Conditioned>(Transform::create(a.at("transform")),
                                                   a.at("indices").get<std::vector<int>>(),
                                                   a.at("values").get<std::vector<double>>());
+         }},
+        {"OnColumns",
+         [](const json& a) {
+             return std::make_shared<OnColumns>(Transform::create(a.at("transform")), a.at("size").get<int>(),
+                                                a.at("columns").get<std::vector<int>>());
          }},
         {"ParticleOrdering", ParticleOrdering::fromArchitecture},
         {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
