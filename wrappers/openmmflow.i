@@ -36,6 +36,7 @@ import openmm
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
+#include "openmmflow/flows/FlowPrior.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
@@ -103,6 +104,8 @@ using namespace OpenMM;
 %shared_class(GaussianPrior)
 %shared_class(UniformTorusPrior)
 %shared_class(ProductPrior)
+%shared_class(MixturePrior)
+%shared_class(FlowPrior)
 %shared_class(Transform)
 %shared_class(Sequence)
 %shared_class(Inverse)
@@ -146,7 +149,7 @@ using namespace OpenMM;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
-                 OpenMMFlow::Prior)
+                 OpenMMFlow::MixturePrior, OpenMMFlow::FlowPrior, OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
@@ -201,6 +204,10 @@ using namespace OpenMM;
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
 %ignore OpenMMFlow::accept;
+%ignore OpenMMFlow::Prior::getBuffers;
+%ignore OpenMMFlow::ProductPrior::getBuffers;
+%ignore OpenMMFlow::MixturePrior::getBuffers;
+%ignore OpenMMFlow::FlowPrior::getBuffers;
 
 // The caller owns a new System.
 %ignore OpenMMFlow::AnalyticSystem::createSystem;
@@ -273,6 +280,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/ParticleOrdering.h"
 %include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"
+%include "openmmflow/flows/FlowPrior.h"
 %include "PythonTransform.h"
 %include "openmmflow/energies/ReducedPotential.h"
 %include "openmmflow/energies/ContextPotential.h"
