@@ -19,6 +19,7 @@ import openmm
 #include "PythonTransform.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/energies/AugmentedPotential.h"
 #include "openmmflow/energies/ConstraintMetric.h"
 #include "openmmflow/energies/ContextPotential.h"
 #include "openmmflow/energies/SelectedColumns.h"
@@ -84,6 +85,7 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %keywords(OpenMMFlow::SelectedColumns::evaluate)
+%keywords(OpenMMFlow::AugmentedPotential::evaluate)
 %keywords(OpenMMFlow::FlowPath::FlowPath)
 %include "typemaps.i"
 
@@ -131,6 +133,7 @@ using namespace OpenMM;
 %shared_class(ReducedPotential)
 %shared_class(ContextPotential)
 %shared_class(SelectedColumns)
+%shared_class(AugmentedPotential)
 %shared_class(AnnealedPath)
 %shared_class(PotentialPath)
 %shared_class(FlowPath)
@@ -159,7 +162,7 @@ using namespace OpenMM;
                  OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
 %returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential,
-                 OpenMMFlow::ReducedPotential)
+                 OpenMMFlow::AugmentedPotential, OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -286,6 +289,7 @@ using namespace OpenMM;
 %include "openmmflow/energies/ContextPotential.h"
 %include "openmmflow/energies/ConstraintMetric.h"
 %include "openmmflow/energies/SelectedColumns.h"
+%include "openmmflow/energies/AugmentedPotential.h"
 %include "openmmflow/energies/systems/AnalyticSystem.h"
 %include "openmmflow/energies/systems/DoubleWell.h"
 %include "openmmflow/energies/systems/ManyWell.h"
