@@ -43,6 +43,7 @@ import openmm
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
@@ -127,6 +128,7 @@ using namespace OpenMM;
 %shared_class(MixedCoordinates)
 %shared_class(Conditioned)
 %shared_class(ParticleOrdering)
+%shared_class(RigidBodies)
 %shared_class(Whitening)
 %shared_class(PythonTransform)
 %shared_class(Flow)
@@ -159,7 +161,7 @@ using namespace OpenMM;
                  OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::ContinuousFlow,
                  OpenMMFlow::Conditioned,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
-                 OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
+                 OpenMMFlow::ParticleOrdering, OpenMMFlow::RigidBodies, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
 %returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential,
                  OpenMMFlow::AugmentedPotential, OpenMMFlow::ReducedPotential)
@@ -281,6 +283,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/MixedCoordinates.h"
 %include "openmmflow/flows/Conditioned.h"
 %include "openmmflow/flows/ParticleOrdering.h"
+%include "openmmflow/flows/RigidBodies.h"
 %include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"
 %include "openmmflow/flows/FlowPrior.h"

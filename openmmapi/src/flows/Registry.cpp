@@ -11,6 +11,7 @@
 #include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
@@ -98,6 +99,7 @@ const std::map<std::string, Maker>& getMakers() {
                                                   a.at("indices").get<std::vector<int>>(),
                                                   a.at("values").get<std::vector<double>>());
          }},
+        {"RigidBodies", RigidBodies::fromArchitecture},
         {"ParticleOrdering", ParticleOrdering::fromArchitecture},
         {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
         {"ContinuousFlow", ContinuousFlow::fromArchitecture},
