@@ -19,6 +19,7 @@ import openmm
 #include "PythonTransform.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/energies/AugmentedPotential.h"
 #include "openmmflow/energies/ConstraintMetric.h"
 #include "openmmflow/energies/ContextPotential.h"
 #include "openmmflow/energies/SelectedColumns.h"
@@ -37,11 +38,13 @@ import openmm
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
+#include "openmmflow/flows/FlowPrior.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/ParticleOrdering.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
@@ -84,6 +87,7 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::ReducedPotential::evaluate)
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %keywords(OpenMMFlow::SelectedColumns::evaluate)
+%keywords(OpenMMFlow::AugmentedPotential::evaluate)
 %keywords(OpenMMFlow::FlowPath::FlowPath)
 %include "typemaps.i"
 
@@ -104,6 +108,8 @@ using namespace OpenMM;
 %shared_class(GaussianPrior)
 %shared_class(UniformTorusPrior)
 %shared_class(ProductPrior)
+%shared_class(MixturePrior)
+%shared_class(FlowPrior)
 %shared_class(Transform)
 %shared_class(Sequence)
 %shared_class(Inverse)
@@ -124,12 +130,14 @@ using namespace OpenMM;
 %shared_class(Conditioned)
 %shared_class(OnColumns)
 %shared_class(ParticleOrdering)
+%shared_class(RigidBodies)
 %shared_class(Whitening)
 %shared_class(PythonTransform)
 %shared_class(Flow)
 %shared_class(ReducedPotential)
 %shared_class(ContextPotential)
 %shared_class(SelectedColumns)
+%shared_class(AugmentedPotential)
 %shared_class(AnnealedPath)
 %shared_class(PotentialPath)
 %shared_class(FlowPath)
@@ -148,17 +156,17 @@ using namespace OpenMM;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
-                 OpenMMFlow::Prior)
+                 OpenMMFlow::MixturePrior, OpenMMFlow::FlowPrior, OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
                  OpenMMFlow::CircularShift, OpenMMFlow::AffineCoupling, OpenMMFlow::SplineCoupling,
                  OpenMMFlow::AdditiveCoupling, OpenMMFlow::LearnedScaling, OpenMMFlow::ExpScaling,
                  OpenMMFlow::SmoothCoupling, OpenMMFlow::MaskedAutoregressive, OpenMMFlow::ContinuousFlow,
                  OpenMMFlow::Conditioned, OpenMMFlow::OnColumns,
                  OpenMMFlow::InternalCoordinates, OpenMMFlow::EckartCoordinates, OpenMMFlow::MixedCoordinates,
-                 OpenMMFlow::ParticleOrdering, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
+                 OpenMMFlow::ParticleOrdering, OpenMMFlow::RigidBodies, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
 %returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential,
-                 OpenMMFlow::ReducedPotential)
+                 OpenMMFlow::AugmentedPotential, OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -203,6 +211,10 @@ using namespace OpenMM;
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
 %ignore OpenMMFlow::accept;
+%ignore OpenMMFlow::Prior::getBuffers;
+%ignore OpenMMFlow::ProductPrior::getBuffers;
+%ignore OpenMMFlow::MixturePrior::getBuffers;
+%ignore OpenMMFlow::FlowPrior::getBuffers;
 
 // The caller owns a new System.
 %ignore OpenMMFlow::AnalyticSystem::createSystem;
@@ -274,13 +286,16 @@ using namespace OpenMM;
 %include "openmmflow/flows/Conditioned.h"
 %include "openmmflow/flows/OnColumns.h"
 %include "openmmflow/flows/ParticleOrdering.h"
+%include "openmmflow/flows/RigidBodies.h"
 %include "openmmflow/flows/Whitening.h"
 %include "openmmflow/flows/Flow.h"
+%include "openmmflow/flows/FlowPrior.h"
 %include "PythonTransform.h"
 %include "openmmflow/energies/ReducedPotential.h"
 %include "openmmflow/energies/ContextPotential.h"
 %include "openmmflow/energies/ConstraintMetric.h"
 %include "openmmflow/energies/SelectedColumns.h"
+%include "openmmflow/energies/AugmentedPotential.h"
 %include "openmmflow/energies/systems/AnalyticSystem.h"
 %include "openmmflow/energies/systems/DoubleWell.h"
 %include "openmmflow/energies/systems/ManyWell.h"

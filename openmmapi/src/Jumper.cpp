@@ -3,6 +3,7 @@
 #include "Jumper.h"
 #include "openmmflow/flows/FlowFile.h"
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
@@ -40,11 +41,24 @@ std::map<Bond, double> findConstraints(const System& system, const std::vector<i
     return found;
 }
 
-// Bonds that the flow's chart holds at a length; none where the flow does not end in a chart.
+// All distances within rigid bodies.
+std::map<Bond, double> findHeldDistances(const RigidBodies& chart, const std::vector<int>& atoms) {
+    std::map<Bond, double> held;
+    for (const auto& body : chart.getBodies())
+        for (std::size_t i = 0; i < body.size(); i++)
+            for (std::size_t j = 0; j < i; j++)
+                held[makeBond(atoms[body[i]], atoms[body[j]])] =
+                    (chart.getReference()[body[i]] - chart.getReference()[body[j]]).norm().item<double>();
+    return held;
+}
+
+// Distances that the flow's chart holds; none where the flow does not end in a chart.
 std::map<Bond, double> findHeldBonds(const Flow& flow) {
     auto last = flow.getTransform();
     while (const auto sequence = std::dynamic_pointer_cast<Sequence>(last))
         last = sequence->getTransforms().back();
+    if (const auto bodies = std::dynamic_pointer_cast<RigidBodies>(last))
+        return findHeldDistances(*bodies, flow.getAtoms());
     const auto chart = std::dynamic_pointer_cast<InternalCoordinates>(last);
     std::map<Bond, double> held;
     if (chart == nullptr)

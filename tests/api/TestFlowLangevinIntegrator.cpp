@@ -3,6 +3,7 @@
 #include "api/ApiSystems.h"
 #include "contracts/ExpectMessage.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/training/Trainer.h"
 #include <ATen/ATen.h>
 #include <sstream>
@@ -61,6 +62,37 @@ std::pair<double, double> blockMean(const std::vector<int>& series, int blocks =
     }
     const double mean = sum / blocks;
     return {mean, std::sqrt((squares / blocks - mean * mean) / (blocks - 1))};
+}
+
+/** A rigid water in a field along z, k kT deep, and a spring; O, H, H. Its dipole lies along x + y. */
+const std::vector<Vec3> waterPositions = {{0, 0, 0}, {0.1, 0, 0}, {0, 0.1, 0}};
+
+std::unique_ptr<System> makeWaterInField(double k, int numConstraints = 3) {
+    auto system = std::make_unique<System>();
+    auto* force = new CustomExternalForce("-charge*z + 50*(x^2 + y^2 + z^2)");
+    force->addPerParticleParameter("charge");
+    system->addForce(force);
+    const double charge = k / (0.1 * std::sqrt(2.0));
+    for (int i = 0; i < 3; i++) {
+        system->addParticle(i == 0 ? 16.0 : 1.0);
+        force->addParticle(i, {i == 0 ? -2 * charge : charge});
+    }
+    const std::vector<std::pair<int, int>> pairs = {{0, 1}, {0, 2}, {1, 2}};
+    for (int i = 0; i < numConstraints; i++) {
+        const Vec3 d = waterPositions[pairs[i].first] - waterPositions[pairs[i].second];
+        system->addConstraint(pairs[i].first, pairs[i].second, std::sqrt(d.dot(d)));
+    }
+    return system;
+}
+
+std::shared_ptr<Flow> makeWaterFlow() {
+    const at::Tensor reference = at::from_blob(const_cast<Vec3*>(waterPositions.data()), {3, 3}, at::kDouble);
+    const std::vector<std::shared_ptr<Prior>> factors = {std::make_shared<GaussianPrior>(3, 0.1),
+                                                         std::make_shared<GaussianPrior>(1),
+                                                         std::make_shared<UniformTorusPrior>(2)};
+    return std::make_shared<Flow>(std::make_shared<ProductPrior>(factors),
+                                  std::make_shared<RigidBodies>(reference, std::vector<std::vector<int>>{{0, 1, 2}}),
+                                  std::vector<int>{0, 1, 2});
 }
 
 } // namespace
@@ -325,6 +357,39 @@ TEST_P(FlowLangevinOn, ConstrainedTrimerFollowsTheMetric) {
 
 // Kinetic energy stays that of the temperature however often atoms jump, where velocities are kept and where drawn
 // anew. With half-step velocities carried over as they are, it would be off by (omega dt)^2 / 8 in a stiff direction.
+// <cos theta> of a dipole in a field: coth k - 1/k. Three constraints in a ring have a constant metric.
+TEST_P(FlowLangevinOn, RigidWaterTurnsInAField) {
+    const double k = 2.0, expected = 1 / std::tanh(k) - 1 / k;
+    const auto system = makeWaterInField(k);
+    FlowLangevinIntegrator integrator(unitTemperature, 5.0, 0.001, makeWaterFlow());
+    integrator.setRandomNumberSeed(11);
+    integrator.setJumpRandomNumberSeed(12);
+    integrator.setJumpInterval(2);
+    integrator.setRecordTrials(true);
+    const auto context = makeContext(*system, integrator, waterPositions);
+    const int blocks = 40, perBlock = numSamples(8000) / blocks;
+    double sum = 0, squares = 0;
+    for (int b = 0; b < blocks; b++) {
+        double block = 0;
+        for (int i = 0; i < perBlock; i++) {
+            integrator.step(2);
+            const auto x = context->getState(State::Positions).getPositions();
+            const Vec3 dipole = x[1] + x[2] - x[0] * 2;
+            ASSERT_NEAR(std::sqrt(dipole.dot(dipole)), 0.1 * std::sqrt(2.0), 1e-5);
+            block += dipole[2] / std::sqrt(dipole.dot(dipole)) / perBlock;
+        }
+        sum += block;
+        squares += block * block;
+    }
+    const double mean = sum / blocks, error = std::sqrt((squares / blocks - mean * mean) / (blocks - 1));
+    EXPECT_NEAR(mean, expected, 4 * error);
+    EXPECT_LT(error, maxError(0.02));
+    EXPECT_GT(integrator.getJumpStatistics().getAcceptanceRate(), 0.1);
+    const auto& records = integrator.getJumpRecords();
+    for (const JumpRecord& record : records)
+        EXPECT_NEAR(record.metricNew, records[0].metricNew, 1e-4);
+}
+
 TEST_P(FlowLangevinOn, KineticEnergyIsThatOfTheTemperature) {
     for (const bool constrained : {false, true}) {
         const auto system = makeTrimer(constrained);
@@ -478,6 +543,13 @@ TEST(FlowLangevinIntegrator, RefusesSystemsThatDoNotFitTheFlow) {
 }
 
 // F9: a flow that is exact at its temperature is exact at every other the integrator has: each trial has log alpha 0.
+TEST(FlowLangevinIntegrator, RefusesRigidBodiesThatAreNotConstrained) {
+    const auto system = makeWaterInField(1.0, 2);
+    FlowLangevinIntegrator integrator(300.0, 1.0, 0.001, makeWaterFlow());
+    expectMessage([&] { Context(*system, integrator, Platform::getPlatform("Reference")); },
+                  "the bond that the flow's chart holds, 1-2 is not constrained in the System");
+}
+
 TEST(FlowLangevinIntegrator, ConstantLogDetFollowsTheTemperature) {
     System system;
     system.addParticle(1.0);

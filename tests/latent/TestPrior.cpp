@@ -18,6 +18,12 @@ std::shared_ptr<Prior> makeTorus() {
     return std::make_shared<UniformTorusPrior>(1);
 }
 
+std::shared_ptr<Prior> makeMixture() {
+    const std::vector<std::shared_ptr<Prior>> components = {std::make_shared<GaussianPrior>(1, 0.4),
+                                                            std::make_shared<GaussianPrior>(1, 2.3)};
+    return std::make_shared<MixturePrior>(components, std::vector<double>{0.5, 1.5});
+}
+
 // Integral of a function of one latent variable over [-20, 20] or the circle, by the midpoint rule.
 double integrate(const Prior& prior, const std::function<Tensor(const Tensor&)>& f) {
     const double half = prior.getCircularIndices().empty() ? 20.0 : M_PI;
@@ -29,13 +35,13 @@ double integrate(const Prior& prior, const std::function<Tensor(const Tensor&)>&
 } // namespace
 
 TEST(Prior, DensityIsNormalised) {
-    for (const auto& prior : {makeGaussian(), makeTorus()})
+    for (const auto& prior : {makeGaussian(), makeTorus(), makeMixture()})
         EXPECT_NEAR(integrate(*prior, [](const Tensor& z) { return at::ones({z.size(0)}, at::kDouble); }), 1.0, 1e-9);
 }
 
 TEST(Prior, SamplesFollowTheDensity) {
     constexpr int n = 100000;
-    for (const auto& prior : {makeGaussian(), makeTorus()}) {
+    for (const auto& prior : {makeGaussian(), makeTorus(), makeMixture()}) {
         Random random(5);
         const Tensor z = prior->sample(n, random);
         const auto square = [](const Tensor& y) { return y.select(1, 0).square(); };
@@ -49,7 +55,7 @@ TEST(Prior, SamplesFollowTheDensity) {
 // and after shows that the move is one.
 TEST(Prior, PerturbLeavesThePriorInvariant) {
     constexpr int n = 200000;
-    for (const auto& prior : {makeGaussian(), makeTorus()})
+    for (const auto& prior : {makeGaussian(), makeTorus(), makeMixture()})
         for (const double step : {0.2, 0.7, 1.0}) {
             Random random(9);
             Tensor z = prior->sample(n, random);
@@ -66,7 +72,7 @@ TEST(Prior, PerturbLeavesThePriorInvariant) {
 
 TEST(Prior, PerturbAtOneIsIndependent) {
     constexpr int n = 100000;
-    for (const auto& prior : {makeGaussian(), makeTorus()}) {
+    for (const auto& prior : {makeGaussian(), makeTorus(), makeMixture()}) {
         Random random(2);
         const Tensor z = prior->sample(n, random), moved = prior->perturb(z, 1.0, random);
         const double correlation = (z.cos() * moved.cos()).mean().item<double>() -

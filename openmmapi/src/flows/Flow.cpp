@@ -98,12 +98,21 @@ std::shared_ptr<Flow> Flow::load(const std::string& path) {
     }
 }
 
+NamedTensors Flow::getTensors() const {
+    NamedTensors all;
+    for (const auto& [name, tensor] : transform->getParameters())
+        all.emplace_back("parameters." + name, tensor);
+    for (const auto& [name, tensor] : transform->getBuffers())
+        all.emplace_back("buffers." + name, tensor);
+    for (const auto& [name, tensor] : prior->getBuffers())
+        all.emplace_back("prior." + name, tensor);
+    return all;
+}
+
 std::string Flow::serialize() const {
     FlowFile file;
-    for (const auto& [name, tensor] : transform->getParameters())
-        file.tensors.emplace_back("parameters." + name, tensor.detach());
-    for (const auto& [name, tensor] : transform->getBuffers())
-        file.tensors.emplace_back("buffers." + name, tensor.detach());
+    for (const auto& [name, tensor] : getTensors())
+        file.tensors.emplace_back(name, tensor.detach());
     const nlohmann::json architecture = {{"prior", prior->getArchitecture()},
                                          {"transform", transform->getArchitecture()},
                                          {"atoms", atoms},
@@ -133,18 +142,14 @@ std::shared_ptr<Flow> Flow::deserialize(const std::string& bytes) {
             flow->metadata[key.substr(5)] = value;
 
     std::map<std::string, Tensor> saved(file.tensors.begin(), file.tensors.end());
-    const auto fill = [&saved](const std::string& prefix, const NamedTensors& tensors) {
-        for (const auto& [name, tensor] : tensors) {
-            const auto found = saved.find(prefix + name);
-            require(found != saved.end(), "Flow::deserialize", "tensor " + prefix + name, "missing", "in the file");
-            require(found->second.sizes() == tensor.sizes(), "Flow::deserialize", "shape of " + prefix + name,
-                    found->second.sizes(), "what the architecture needs");
-            tensor.set_data(found->second);
-            saved.erase(found);
-        }
-    };
-    fill("parameters.", flow->transform->getParameters());
-    fill("buffers.", flow->transform->getBuffers());
+    for (const auto& [name, tensor] : flow->getTensors()) {
+        const auto found = saved.find(name);
+        require(found != saved.end(), "Flow::deserialize", "tensor " + name, "missing", "in the file");
+        require(found->second.sizes() == tensor.sizes(), "Flow::deserialize", "shape of " + name, found->second.sizes(),
+                "what the architecture needs");
+        tensor.set_data(found->second);
+        saved.erase(found);
+    }
     require(saved.empty(), "Flow::deserialize", "number of tensors that the architecture does not know", saved.size(),
             "0");
     return flow;

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
-// The names under which transforms are saved: one line for each class.
+// The names under which transforms and priors are saved: one line for each class.
 
 #include "openmmflow/flows/Conditioned.h"
 #include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/EckartCoordinates.h"
 #include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/FlowPrior.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/MaskedAutoregressive.h"
 #include "openmmflow/flows/MixedCoordinates.h"
 #include "openmmflow/flows/OnColumns.h"
 #include "openmmflow/flows/ParticleOrdering.h"
+#include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
@@ -103,6 +105,7 @@ const std::map<std::string, Maker>& getMakers() {
              return std::make_shared<OnColumns>(Transform::create(a.at("transform")), a.at("size").get<int>(),
                                                 a.at("columns").get<std::vector<int>>());
          }},
+        {"RigidBodies", RigidBodies::fromArchitecture},
         {"ParticleOrdering", ParticleOrdering::fromArchitecture},
         {"Whitening", [](const json& a) { return std::make_shared<Whitening>(a.at("size").get<int>()); }},
         {"ContinuousFlow", ContinuousFlow::fromArchitecture},
@@ -110,7 +113,45 @@ const std::map<std::string, Maker>& getMakers() {
     return makers;
 }
 
+std::vector<std::shared_ptr<Prior>> makePriors(const json& list) {
+    std::vector<std::shared_ptr<Prior>> priors;
+    for (const auto& prior : list)
+        priors.push_back(Prior::create(prior));
+    return priors;
+}
+
+const std::map<std::string, std::function<std::shared_ptr<Prior>(const json&)>>& getPriorMakers() {
+    static const std::map<std::string, std::function<std::shared_ptr<Prior>(const json&)>> makers = {
+        {"GaussianPrior",
+         [](const json& a) {
+             return std::make_shared<GaussianPrior>(a.at("size").get<int>(), a.at("sigma").get<double>());
+         }},
+        {"UniformTorusPrior",
+         [](const json& a) { return std::make_shared<UniformTorusPrior>(a.at("size").get<int>()); }},
+        {"ProductPrior", [](const json& a) { return std::make_shared<ProductPrior>(makePriors(a.at("factors"))); }},
+        {"MixturePrior",
+         [](const json& a) {
+             return std::make_shared<MixturePrior>(makePriors(a.at("components")),
+                                                   a.at("weights").get<std::vector<double>>());
+         }},
+        {"FlowPrior", FlowPrior::fromArchitecture},
+    };
+    return makers;
+}
+
 } // namespace
+
+// Here and not in the latent stage, as a prior may hold a flow.
+std::shared_ptr<Prior> Prior::create(const json& architecture) {
+    try {
+        const auto type = architecture.at("type").get<std::string>();
+        const auto maker = getPriorMakers().find(type);
+        require(maker != getPriorMakers().end(), "Prior::create", "type", type, "the name of a known prior");
+        return maker->second(architecture);
+    } catch (const json::exception& error) {
+        throw OpenMM::OpenMMException(std::string("Prior::create: the description is not valid: ") + error.what());
+    }
+}
 
 std::shared_ptr<Transform> Transform::create(const json& architecture) {
     try {

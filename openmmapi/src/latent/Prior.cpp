@@ -22,28 +22,29 @@ void checkFactor(double factor, std::string_view where) {
     require(factor > 0 && std::isfinite(factor), where, "factor", factor, "positive and finite");
 }
 
-} // namespace
-
-std::shared_ptr<Prior> Prior::create(const nlohmann::json& architecture) {
-    try {
-        const auto type = architecture.at("type").get<std::string>();
-        if (type == "GaussianPrior")
-            return std::make_shared<GaussianPrior>(architecture.at("size").get<int>(),
-                                                   architecture.at("sigma").get<double>());
-        if (type == "UniformTorusPrior")
-            return std::make_shared<UniformTorusPrior>(architecture.at("size").get<int>());
-        if (type == "ProductPrior") {
-            std::vector<std::shared_ptr<Prior>> factors;
-            for (const auto& factor : architecture.at("factors"))
-                factors.push_back(create(factor));
-            return std::make_shared<ProductPrior>(factors);
-        }
-        require(false, "Prior::create", "type", type, "GaussianPrior, UniformTorusPrior or ProductPrior");
-    } catch (const nlohmann::json::exception& error) {
-        throw OpenMM::OpenMMException(std::string("Prior::create: the description is not valid: ") + error.what());
-    }
-    return nullptr;
+/** Those of several priors, with their numbers before the names. */
+std::vector<std::pair<std::string, Tensor>> joinBuffers(const std::vector<std::shared_ptr<Prior>>& priors) {
+    std::vector<std::pair<std::string, Tensor>> all;
+    for (std::size_t i = 0; i < priors.size(); i++)
+        for (const auto& [name, tensor] : priors[i]->getBuffers())
+            all.emplace_back(std::to_string(i) + "." + name, tensor);
+    return all;
 }
+
+nlohmann::json describe(const std::vector<std::shared_ptr<Prior>>& priors) {
+    auto list = nlohmann::json::array();
+    for (const auto& prior : priors)
+        list.push_back(prior->getArchitecture());
+    return list;
+}
+
+/** For each row the number of the column that u in (0, 1) falls on, int64 [batch]. @param p  probabilities by row */
+Tensor chooseColumn(const Tensor& p, Random& random) {
+    const Tensor u = random.uniform(p.size(0), 1);
+    return (p.cumsum(1).narrow(1, 0, p.size(1) - 1) <= u).sum(1);
+}
+
+} // namespace
 
 GaussianPrior::GaussianPrior(int size, double sigma) : size(size), sigma(sigma) {
     require(size >= 1, "GaussianPrior::GaussianPrior", "size", size, "at least 1");
@@ -168,8 +169,73 @@ std::shared_ptr<Prior> ProductPrior::scaleVariance(double factor) const {
 }
 
 nlohmann::json ProductPrior::getArchitecture() const {
-    auto list = nlohmann::json::array();
-    for (const auto& factor : factors)
-        list.push_back(factor->getArchitecture());
-    return {{"type", "ProductPrior"}, {"factors", list}};
+    return {{"type", "ProductPrior"}, {"factors", describe(factors)}};
+}
+
+std::vector<std::pair<std::string, Tensor>> ProductPrior::getBuffers() const {
+    return joinBuffers(factors);
+}
+
+MixturePrior::MixturePrior(std::vector<std::shared_ptr<Prior>> priors, std::vector<double> newWeights)
+    : components(std::move(priors)), weights(std::move(newWeights)) {
+    const char* where = "MixturePrior::MixturePrior";
+    require(!components.empty(), where, "number of components", components.size(), "at least 1");
+    require(weights.size() == components.size(), where, "number of weights", weights.size(),
+            "the number of components, " + std::to_string(components.size()));
+    for (const auto& component : components) {
+        require(component != nullptr, where, "a component", "null", "a Prior");
+        require(component->getSize() == getSize(), where, "size of a component", component->getSize(),
+                "that of the first, " + std::to_string(getSize()));
+        require(component->getCircularIndices() == getCircularIndices(), where, "circular variables of a component",
+                "others", "those of the first");
+    }
+    for (const double weight : weights)
+        require(weight > 0 && std::isfinite(weight), where, "a weight", weight, "positive and finite");
+    logWeights = at::tensor(weights, at::kDouble).log().log_softmax(0).unsqueeze(0);
+}
+
+Tensor MixturePrior::sample(std::int64_t count, Random& random) const {
+    const Tensor chosen = chooseColumn(logWeights.exp().expand({count, logWeights.size(1)}), random);
+    Tensor z = at::empty({count, getSize()}, at::kDouble);
+    for (std::size_t k = 0; k < components.size(); k++) {
+        const Tensor rows = (chosen == static_cast<std::int64_t>(k)).nonzero().squeeze(1);
+        if (rows.numel() > 0)
+            z.index_copy_(0, rows, components[k]->sample(rows.numel(), random));
+    }
+    return z;
+}
+
+Tensor MixturePrior::logJoint(const Tensor& z) const {
+    checkShape(z, getSize(), "MixturePrior::logJoint");
+    std::vector<Tensor> columns;
+    for (const auto& component : components)
+        columns.push_back(component->logDensity(z));
+    return at::stack(columns, 1) + logWeights;
+}
+
+Tensor MixturePrior::logDensity(const Tensor& z) const {
+    checkShape(z, getSize(), "MixturePrior::logDensity");
+    return logJoint(z).logsumexp(1);
+}
+
+Tensor MixturePrior::perturb(const Tensor& z, double stepSize, Random& random) const {
+    checkShape(z, getSize(), "MixturePrior::perturb");
+    checkStep(stepSize, "MixturePrior::perturb");
+    const Tensor chosen = chooseColumn(logJoint(z).softmax(1), random);
+    const Tensor anew = random.uniform(z.size(0), 1) < stepSize;
+    Tensor moved = z.clone();
+    for (std::size_t k = 0; k < components.size(); k++) {
+        const Tensor rows = (chosen == static_cast<std::int64_t>(k)).nonzero().squeeze(1);
+        if (rows.numel() > 0)
+            moved.index_copy_(0, rows, components[k]->perturb(z.index_select(0, rows), stepSize, random));
+    }
+    return at::where(anew, sample(z.size(0), random), moved);
+}
+
+nlohmann::json MixturePrior::getArchitecture() const {
+    return {{"type", "MixturePrior"}, {"components", describe(components)}, {"weights", weights}};
+}
+
+std::vector<std::pair<std::string, Tensor>> MixturePrior::getBuffers() const {
+    return joinBuffers(components);
 }

@@ -56,7 +56,8 @@ Tensor OpenMMFlow::proposeLatent(const Prior& prior, JumpKind kind, double stepS
 
 LatentJump::LatentJump(std::shared_ptr<Flow> newFlow, std::shared_ptr<ReducedPotential> newPotential,
                        const Options& options)
-    : flow(std::move(newFlow)), potential(std::move(newPotential)), options(options), random(options.seed) {
+    : flow(std::move(newFlow)), potential(std::move(newPotential)),
+      augmented(std::dynamic_pointer_cast<AugmentedPotential>(potential)), options(options), random(options.seed) {
     require(flow != nullptr, "LatentJump::LatentJump", "flow", "null", "a Flow");
     require(potential != nullptr, "LatentJump::LatentJump", "potential", "null", "a ReducedPotential");
     require(flow->getSize() == potential->getSize(), "LatentJump::LatentJump", "size of the flow", flow->getSize(),
@@ -77,8 +78,17 @@ JumpState LatentJump::start(const Tensor& x) {
     return {sample.x, sample.z, u, sample.logQ, sample.logDet};
 }
 
+// a ~ N(0, I) for every walker. u(x) stays; the place in latent space moves with a.
+JumpState LatentJump::refresh(const JumpState& state) {
+    const FlowSample sample = flow->toLatent(augmented->augment(augmented->takePhysical(state.x), random));
+    const Tensor u = state.u - augmented->augmentedPart(state.x) + augmented->augmentedPart(sample.x);
+    return {sample.x, sample.z, u, sample.logQ, sample.logDet};
+}
+
 JumpInfo LatentJump::step(JumpState& state) {
     const at::NoGradGuard noGrad;
+    if (augmented != nullptr)
+        state = refresh(state);
     const Tensor z = proposeLatent(*flow->getPrior(), options.kind, options.stepSize, state.z, random);
     const FlowSample sample = flow->fromLatent(z);
     const Tensor x = flow->place(sample.x, state.x);

@@ -70,6 +70,8 @@ public:
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const;
 
     [[nodiscard]] NamedTensors getParameters() const { return transform->getParameters(); }
+    /** Everything that is saved: "parameters.", "buffers." and "prior." with the names within. */
+    [[nodiscard]] NamedTensors getTensors() const;
     /** Change the dtype of the networks' parameters. @param dtype  float32 or float64 */
     void setParameterType(at::ScalarType dtype);
     /** A copy that shares nothing with this flow. */

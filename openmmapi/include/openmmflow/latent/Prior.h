@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace OpenMMFlow {
@@ -43,9 +44,14 @@ public:
      * @param factor  > 0
      */
     [[nodiscard]] virtual std::shared_ptr<Prior> scaleVariance(double factor) const { return nullptr; }
-    /** {"type": ..., and what create() needs}. */
+    /** {"type": ..., and what create() needs besides tensors}. */
     [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
-    /** Make the prior that getArchitecture() described. Throws if the description is not valid. */
+    /** Tensors that are saved with a flow, not trained: handles, with their names. */
+    [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> getBuffers() const { return {}; }
+    /**
+     * Make the prior that getArchitecture() described; its tensors still have to be filled in. Throws if the
+     * description is not valid.
+     */
     static std::shared_ptr<Prior> create(const nlohmann::json& architecture);
 };
 
@@ -107,10 +113,47 @@ public:
     [[nodiscard]] std::vector<int> getCircularIndices() const override;
     [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> getBuffers() const override;
 
 private:
     std::vector<std::shared_ptr<Prior>> factors;
     int size = 0;
+};
+
+/**
+ * A mixture: p(z) = sum_k w_k p_k(z), of priors of the same variables.
+ *
+ *     sample:   k with probability w_k, then z ~ p_k
+ *     perturb:  with probability s an independent draw of p; otherwise k with probability w_k p_k(z)/p(z), then z' by
+ *               the kernel of p_k. As w_k p_k(z) k_k(z'|z) is symmetric in z and z', so is the sum over k.
+ *
+ * A flow from a mixture is several modes without the thin bridges between them that a flow from one mode has to leave
+ * (Stimper, Schoelkopf and Hernandez-Lobato, "Resampling Base Distributions of Normalizing Flows", AISTATS 2022). Of
+ * FlowPriors it is a mixture of flows, one for each metastable state: see FlowPrior.h. Weights are not trained.
+ */
+class OPENMMFLOW_EXPORT MixturePrior : public Prior {
+public:
+    /**
+     * @param components  at least one, all of one size and with the same circular variables
+     * @param weights     one each, > 0; only their ratios matter
+     */
+    MixturePrior(std::vector<std::shared_ptr<Prior>> components, std::vector<double> weights);
+    [[nodiscard]] const std::vector<std::shared_ptr<Prior>>& getComponents() const { return components; }
+    [[nodiscard]] const std::vector<double>& getWeights() const { return weights; }
+    [[nodiscard]] int getSize() const override { return components[0]->getSize(); }
+    [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
+    [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
+    [[nodiscard]] std::vector<int> getCircularIndices() const override { return components[0]->getCircularIndices(); }
+    /** ln w_k p_k(z), [batch, components]: less log p(z), the log probabilities of the components given z. */
+    [[nodiscard]] at::Tensor logJoint(const at::Tensor& z) const;
+    [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> getBuffers() const override;
+
+private:
+    std::vector<std::shared_ptr<Prior>> components;
+    std::vector<double> weights;
+    at::Tensor logWeights; // of the normalised weights, [1, components]
 };
 
 } // namespace OpenMMFlow

@@ -2,7 +2,7 @@
 #define OPENMMFLOW_SAMPLERS_LATENTJUMP_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/energies/ReducedPotential.h"
+#include "openmmflow/energies/AugmentedPotential.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/samplers/Acceptance.h"
 
@@ -23,7 +23,11 @@ struct JumpInfo {
 OPENMMFLOW_EXPORT at::Tensor proposeLatent(const Prior& prior, JumpKind kind, double stepSize, const at::Tensor& z,
                                            Random& random);
 
-/** Metropolised jumps through a flow's latent space for a batch of independent walkers. Leaves exp(-u) invariant. */
+/**
+ * Metropolised jumps through a flow's latent space for a batch of independent walkers. Leaves exp(-u) invariant.
+ *
+ * Where the potential is an AugmentedPotential, x is (x, a), and a is drawn anew from N(0, I) before each proposal.
+ */
 class OPENMMFLOW_EXPORT LatentJump {
 public:
     struct Options {
@@ -41,8 +45,10 @@ public:
     JumpInfo step(JumpState& state);
 
 private:
+    [[nodiscard]] JumpState refresh(const JumpState& state);
     std::shared_ptr<Flow> flow;
     std::shared_ptr<ReducedPotential> potential;
+    std::shared_ptr<AugmentedPotential> augmented; // the potential, or null
     Options options;
     Random random;
 };
