@@ -30,8 +30,8 @@ def main():
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--bins", type=int, default=8)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--stages", type=json.loads, default=[[2000, 1e-3, 0], [6000, 5e-4, 1]],
-                        help="JSON: [[iterations, learning rate, weight of the energy], ...]")
+    parser.add_argument("--stages", type=json.loads, default=[[2000, 1e-3, 0], [6000, 5e-4, "own"]],
+                        help='JSON: [[iterations, learning rate, weight of the energy, or "own" for own samples], ...]')
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--evaluations", type=int, default=12)
     parser.add_argument("--output", type=Path, default=Path("training_curve"))
@@ -75,9 +75,9 @@ def main():
             show(history)
 
     for iterations, rate, weight in options.stages:
-        history = generator.fit(data, iterations=iterations, batchSize=options.batch, learningRate=rate, energyWeight=weight,
-                                seed=1, numThreads=options.threads, progress=False,
-                                callback=callback)
+        common = {"iterations": iterations, "batchSize": options.batch, "learningRate": rate, "seed": 1,
+                  "numThreads": options.threads, "progress": False, "callback": callback}
+        history = generator.refine(**common) if weight == "own" else generator.fit(data, energyWeight=weight, **common)
         done += iterations
     done -= iterations
     show(history, 100_000)
