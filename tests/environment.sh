@@ -49,7 +49,7 @@ build_package() {
     mkdir -p "$build"
     say "Building OpenMM-Flow (the first time takes several minutes; log: $log)"
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps --force-reinstall \
-        -C build-dir="$build" -C cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
+        --config-settings build-dir="$build" --config-settings cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
         tee "$log" | { grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\].*|Successfully .*' || true; }; then
         echo "The build failed:" >&2
         grep -E -A12 'error|FAILED|CMake Error' "$log" | head -60 >&2
