@@ -38,7 +38,7 @@ class AnalyticGenerator:
     ----------
     system, potential : the AnalyticSystem, and u of its columns
     flow : couplings of splines between a Gaussian and x, scaled by `spread`
-    energyEvaluations : of the trainings so far, those before an interruption left out
+    energyEvaluations : of the trainings so far
     """
 
     def __init__(self, name: str, *, layers: int, bins: int, hiddenSizes: Sequence[int], spread: float, seed: int):

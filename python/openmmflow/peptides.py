@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import openmm as mm
 from openmm import app, unit
+from openmm.app.internal.customgbforces import GBSAOBC2Force
 
 FORCE_FIELDS = {
     "vacuum": ("amber14-all.xml",),
-    "implicit": ("amber14-all.xml", "implicit/obc2.xml"),
+    "implicit": ("amber14-all.xml",),  # and OBC2, in createSystem()
     "explicit": ("amber14-all.xml", "amber14/tip3p.xml"),
 }
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
@@ -29,7 +30,7 @@ class CappedPeptide:
     Attributes
     ----------
     topology : openmm.app.Topology
-    forcefield : openmm.app.ForceField, AMBER's ff14SB with OBC2 or TIP3P
+    forcefield : openmm.app.ForceField, AMBER's ff14SB, with TIP3P for explicit water
 
     Examples
     --------
@@ -68,11 +69,14 @@ class CappedPeptide:
         self._positions = _minimize(self.createSystem(), modeller.positions)
 
     def createSystem(self) -> mm.System:
-        """A new System: all interactions in vacuum and implicit water, PME in explicit water."""
+        """A new System: all interactions in vacuum and implicit water (OBC2), PME in explicit water."""
         settings: dict[str, Any] = {"nonbondedMethod": app.NoCutoff}
         if self.solvent == "explicit":
             settings = {"nonbondedMethod": app.PME, "nonbondedCutoff": 0.9 * unit.nanometer}
-        return self.forcefield.createSystem(self.topology, constraints=self._constraints, **settings)
+        system = self.forcefield.createSystem(self.topology, constraints=self._constraints, **settings)
+        if self.solvent == "implicit":
+            system.addForce(_makeImplicitWater(self.topology, system))
+        return system
 
     def getPositions(self) -> np.ndarray:
         """nm [particles, 3], at a minimum of the energy."""
@@ -87,6 +91,16 @@ class CappedPeptide:
         # Residue 0 of the topology is ACE, whose CH3 stands for the alpha carbon.
         return [atoms[residue + 1 + shift, "CH3" if residue + 1 + shift == 0 and atom == "CA" else atom]
                 for shift, atom in _BACKBONE[name]]
+
+
+def _makeImplicitWater(topology: app.Topology, system: mm.System) -> mm.GBSAOBCForce:
+    """The energy of implicit/obc2.xml, which makes a CustomGBForce, at a fraction of its cost."""
+    nonbonded = next(force for force in system.getForces() if isinstance(force, mm.NonbondedForce))
+    force = mm.GBSAOBCForce()
+    force.setSolventDielectric(78.5)  # its default is 78.3
+    for index, (radius, scale) in enumerate(GBSAOBC2Force.getStandardParameters(topology)):
+        force.addParticle(nonbonded.getParticleParameters(index)[0], radius, scale)
+    return force
 
 
 def alanineDipeptide(solvent: str = "vacuum", **options: Any) -> CappedPeptide:

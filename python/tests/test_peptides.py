@@ -57,6 +57,13 @@ def testAlanineDipeptideIsTheMoleculeOfTheExamples():
     assert [chosen[atom] for atom in peptide.getTorsion("psi")] == [6, 8, 14, 16]
 
 
+def testImplicitWaterIsThatOfOpenMMsForceField():
+    peptide = CappedPeptide("AK", "implicit")
+    system = app.ForceField("amber14-all.xml", "implicit/obc2.xml").createSystem(peptide.topology)
+    for expected, found in zip(findEnergy(system, peptide.getPositions()), findEnergy(peptide.createSystem(), peptide.getPositions())):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-3)
+
+
 def testTheSameSequenceGivesTheSamePositions():
     np.testing.assert_array_equal(CappedPeptide("S").getPositions(), CappedPeptide("S").getPositions())
 

@@ -15,6 +15,7 @@
 #include "openmmflow/training/ReweightedForwardKLLoss.h"
 #include "openmmflow/training/SymmetricAcceptanceLoss.h"
 #include "openmmflow/training/Trainer.h"
+#include <filesystem>
 #include <iostream>
 #include <openmm/HarmonicAngleForce.h>
 #include <openmm/HarmonicBondForce.h>
@@ -549,6 +550,17 @@ TEST(PrioritisedReplayBuffer, ReplacesTheOldestAndFollowsTheFlow) {
     const ReplayDraw draw = other.draw(100, random);
     EXPECT_TRUE(at::equal(draw.logQ, list({-1, -2, -2}).index_select(0, draw.rows)));
 
+    const NamedTensors state = buffer.getState();
+    PrioritisedReplayBuffer restored(4), smaller(3);
+    restored.setState(state);
+    for (PrioritisedReplayBuffer* each : {&buffer, &restored}) // the same points go next
+        each->add(points({12}), list({1.2}), list({-12}));
+    EXPECT_TRUE(at::equal(restored.getLogWeights(), buffer.getLogWeights()));
+    restored.setState({});
+    EXPECT_EQ(restored.getSize(), 0);
+    expectMessage([&] { smaller.setState(state); }, "number of points is 4");
+    expectMessage([&] { smaller.setState({state[0]}); }, "logWeight is missing");
+
     expectMessage([] { PrioritisedReplayBuffer(0); }, "capacity is 0");
     expectMessage([&] { (void)PrioritisedReplayBuffer(3).draw(1, random); }, "number of points is 0");
     expectMessage([&] { other.add(points({1}), list({1, 2}), list({1})); }, "shape of logWeight is [2]");
@@ -637,6 +649,36 @@ TEST(AlphaDivergenceLoss, HasTheValueOfNormalDensities) {
     EXPECT_EQ(loss.getAcceptance().size(), 4u);
     EXPECT_GT(loss.getAcceptance()[2], 0.5);
     EXPECT_EQ(loss.getNumEvaluations(), count * (1 + 4 * 3));
+}
+
+TEST(AlphaDivergenceLoss, GoesOnFromACheckpointWithItsBuffer) {
+    const std::string path = (std::filesystem::temp_directory_path() / "openmmflow-test-alpha.ckpt").string();
+    const auto make = [](const std::shared_ptr<Flow>& flow, const std::shared_ptr<AlphaDivergenceLoss>& loss) {
+        auto trainer = std::make_unique<Trainer>(flow, Trainer::Options{12, 1e-2, 0, 20, 1, 3});
+        trainer->addLoss(loss);
+        return trainer;
+    };
+    const auto makeLoss = [] {
+        return std::make_shared<AlphaDivergenceLoss>(makePotential(), makeAlphaOptions(40, 3, 100));
+    };
+    const auto flow = makeSmallFlow(), other = makeSmallFlow();
+    const auto loss = makeLoss(), restored = makeLoss();
+    const auto whole = make(flow, loss), rest = make(other, restored);
+    whole->train(6); // between two annealings
+    whole->saveCheckpoint(path);
+    whole->train(6);
+    rest->loadCheckpoint(path);
+    rest->train(6);
+    EXPECT_EQ(restored->getNumEvaluations(), loss->getNumEvaluations());
+    EXPECT_EQ(restored->getNumPoints(), loss->getNumPoints());
+    const NamedTensors a = flow->getParameters(), b = other->getParameters();
+    for (std::size_t i = 0; i < a.size(); i++)
+        EXPECT_TRUE(at::equal(a[i].second, b[i].second)) << a[i].first;
+
+    Trainer likelihood(makeSmallFlow(), Trainer::Options{12, 1e-2, 0, 20, 1, 3});
+    likelihood.addLoss(std::make_shared<ReverseKLLoss>(makePotential(), ReverseKLLoss::Options{}));
+    expectMessage([&] { likelihood.loadCheckpoint(path); }, "0 for the loss \"energy\"");
+    std::filesystem::remove(path);
 }
 
 TEST(AlphaDivergenceLoss, RefusesBadArguments) {

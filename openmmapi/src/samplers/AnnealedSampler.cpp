@@ -47,6 +47,13 @@ double HamiltonianKernel::getStepSize(int stage) const {
     return stage < static_cast<int>(stepSizes.size()) ? stepSizes[stage] : options.stepSize;
 }
 
+void HamiltonianKernel::setStepSizes(std::vector<double> values) {
+    for (const double value : values)
+        require(value > 0 && std::isfinite(value), "HamiltonianKernel::setStepSizes", "a step size", value,
+                "positive and finite");
+    stepSizes = std::move(values);
+}
+
 double HamiltonianKernel::move(AnnealedPath& path, int stage, double beta, AnnealedState& state, Random& random) {
     const at::NoGradGuard noGrad;
     const double step = getStepSize(stage);

@@ -46,6 +46,38 @@ void AlphaDivergenceLoss::fillBuffer(const Flow& flow, Random& random) {
     } while (buffer.getSize() < options.minimumPoints);
 }
 
+NamedTensors AlphaDivergenceLoss::getState() const {
+    NamedTensors state = {{"counters", at::tensor({numEvaluations, numCalls}, at::kLong)},
+                          {"stepSizes", at::tensor(kernel->getStepSizes(), at::kDouble)}};
+    for (const auto& [name, tensor] : buffer.getState())
+        state.emplace_back("buffer." + name, tensor);
+    return state;
+}
+
+void AlphaDivergenceLoss::setState(const NamedTensors& state) {
+    const char* where = "AlphaDivergenceLoss::setState";
+    Tensor counters, stepSizes;
+    NamedTensors stored;
+    for (const auto& [name, tensor] : state) {
+        if (name == "counters")
+            counters = tensor;
+        else if (name == "stepSizes")
+            stepSizes = tensor;
+        else if (name.rfind("buffer.", 0) == 0)
+            stored.emplace_back(name.substr(7), tensor);
+    }
+    require(counters.defined() && counters.scalar_type() == at::kLong && counters.sizes() == at::IntArrayRef{2} &&
+                stepSizes.defined() && stepSizes.scalar_type() == at::kDouble && stepSizes.dim() == 1,
+            where, "state", "without counters and step sizes", "that of an alpha divergence");
+    const Tensor sizes = stepSizes.contiguous();
+    HamiltonianKernel checked(options.kernel);
+    checked.setStepSizes({sizes.const_data_ptr<double>(), sizes.const_data_ptr<double>() + sizes.numel()});
+    buffer.setState(stored);
+    *kernel = checked;
+    numEvaluations = counters[0].item<std::int64_t>();
+    numCalls = counters[1].item<std::int64_t>();
+}
+
 Tensor AlphaDivergenceLoss::evaluate(const Flow& flow, Random& random) {
     if (options.bufferCapacity == 0) {
         const AnnealedResult result = anneal(flow, random);

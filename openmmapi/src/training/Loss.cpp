@@ -11,6 +11,10 @@ double Loss::validate(const Flow& flow) {
     return NAN;
 }
 
+void Loss::setState(const NamedTensors& state) {
+    require(state.empty(), "Loss::setState", "number of tensors", state.size(), "0 for the loss \"" + getName() + "\"");
+}
+
 MaximumLikelihoodLoss::MaximumLikelihoodLoss(const std::shared_ptr<Flow>& flow, const Options& newOptions)
     : options(newOptions), frames(flow, options.validationFraction, options.seed, "MaximumLikelihoodLoss") {
     const char* where = "MaximumLikelihoodLoss::MaximumLikelihoodLoss";

@@ -3,6 +3,7 @@
 #include "openmmflow/training/PrioritisedReplayBuffer.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
+#include <map>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -17,6 +18,40 @@ std::int64_t PrioritisedReplayBuffer::getSize() const {
 
 Tensor PrioritisedReplayBuffer::getLogWeights() const {
     return logWeight.defined() ? logWeight.clone() : at::empty({0}, at::kDouble);
+}
+
+NamedTensors PrioritisedReplayBuffer::getState() const {
+    if (getSize() == 0)
+        return {};
+    return {{"x", x}, {"logWeight", logWeight}, {"logQ", logQ}, {"oldest", at::tensor({oldest}, at::kLong)}};
+}
+
+void PrioritisedReplayBuffer::setState(const NamedTensors& state) {
+    const char* where = "PrioritisedReplayBuffer::setState";
+    const std::map<std::string, Tensor> named(state.begin(), state.end());
+    if (named.empty()) {
+        x = logWeight = logQ = {};
+        oldest = 0;
+        return;
+    }
+    const auto find = [&](const std::string& name, at::ScalarType type, std::int64_t dimensions) {
+        const auto found = named.find(name);
+        require(found != named.end() && found->second.scalar_type() == type && found->second.dim() == dimensions, where,
+                name, found == named.end() ? "missing" : "of another shape or dtype", "that of a buffer");
+        return found->second;
+    };
+    const Tensor newX = find("x", at::kDouble, 2), newLogWeight = find("logWeight", at::kDouble, 1),
+                 newLogQ = find("logQ", at::kDouble, 1), newOldest = find("oldest", at::kLong, 1);
+    const std::int64_t size = newX.size(0);
+    require(size >= 1 && size <= capacity && newLogWeight.size(0) == size && newLogQ.size(0) == size, where,
+            "number of points", size, "at least 1, that of weights and log q, and at most " + std::to_string(capacity));
+    require(newOldest.size(0) == 1, where, "size of oldest", newOldest.size(0), "1");
+    const auto row = newOldest.item<std::int64_t>();
+    require(row >= 0 && row < (size == capacity ? capacity : 1), where, "oldest", row, "a row of a full buffer, or 0");
+    x = newX.clone();
+    logWeight = newLogWeight.clone();
+    logQ = newLogQ.clone();
+    oldest = row;
 }
 
 void PrioritisedReplayBuffer::add(const Tensor& newX, const Tensor& newLogWeight, const Tensor& newLogQ) {

@@ -129,6 +129,9 @@ void Trainer::saveCheckpoint(const std::string& path) const {
         file.tensors.emplace_back("second." + parameters[i].first, optimizer->second[i]);
         file.tensors.emplace_back("steps." + parameters[i].first, optimizer->steps[i]);
     }
+    for (std::size_t i = 0; i < losses.size(); i++)
+        for (const auto& [name, tensor] : losses[i].first->getState())
+            file.tensors.emplace_back("loss" + std::to_string(i) + "." + name, tensor);
     const Random::State state = random.getState();
     const nlohmann::json trainer = {{"iteration", progress.iteration}, {"iterations", options.iterations},
                                     {"skipped", progress.skipped},     {"seed", state.seed},
@@ -172,6 +175,14 @@ void Trainer::loadCheckpoint(const std::string& path) {
     } catch (const nlohmann::json::exception& error) {
         throw OpenMM::OpenMMException(std::string(where) + ": " + path +
                                       " is not a training checkpoint: " + error.what());
+    }
+    for (std::size_t i = 0; i < losses.size(); i++) {
+        const std::string prefix = "loss" + std::to_string(i) + ".";
+        NamedTensors found;
+        for (const auto& [name, tensor] : file.tensors)
+            if (name.rfind(prefix, 0) == 0)
+                found.emplace_back(name.substr(prefix.size()), tensor);
+        losses[i].first->setState(found);
     }
     const at::NoGradGuard noGrad;
     for (auto& [target, source] : copies)

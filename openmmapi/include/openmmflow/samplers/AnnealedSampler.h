@@ -50,6 +50,9 @@ public:
     double move(AnnealedPath& path, int stage, double beta, AnnealedState& state, Random& random) override;
     /** The step size that a stage will use. */
     [[nodiscard]] double getStepSize(int stage) const;
+    /** The step sizes of the stages that have been moved so far, as adapted. */
+    [[nodiscard]] const std::vector<double>& getStepSizes() const { return stepSizes; }
+    void setStepSizes(std::vector<double> values);
 
 private:
     Options options;

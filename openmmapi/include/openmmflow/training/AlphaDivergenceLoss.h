@@ -25,7 +25,6 @@ namespace OpenMMFlow {
  *     L = -(1/N) sum_i c_i log q(x_i),   c_i = min(q_stored(x_i)/q(x_i), largestCorrection), a constant,
  *
  * after which w and q of the points drawn are brought up to date. Values of L are not comparable between calls.
- * A checkpoint of the Trainer does not hold the buffer and the step sizes: a training resumed begins by filling it.
  *
  * Hamiltonian moves need configurations x with a density in all their columns. Where the flow leaves rigid motions out,
  * they move x rigidly too, which is right as long as u does not change with that.
@@ -50,6 +49,9 @@ public:
     AlphaDivergenceLoss(std::shared_ptr<ReducedPotential> potential, const Options& options);
     [[nodiscard]] std::string getName() const override { return "alpha divergence"; }
     [[nodiscard]] at::Tensor evaluate(const Flow& flow, Random& random) override;
+    /** The buffer, the step sizes of the moves and the counters. */
+    [[nodiscard]] NamedTensors getState() const override;
+    void setState(const NamedTensors& state) override;
     /** Evaluations of the energy so far, each with its gradient. */
     [[nodiscard]] std::int64_t getNumEvaluations() const { return numEvaluations; }
     /** The accepted part of the moves at each stage of the latest annealing. */

@@ -18,6 +18,11 @@ public:
     [[nodiscard]] virtual at::Tensor evaluate(const Flow& flow, Random& random) = 0;
     /** An estimate on held-out data, or NaN where the loss has none. Not differentiable. */
     [[nodiscard]] virtual double validate(const Flow& flow);
+    /** What evaluate() leaves behind for later calls, for a Trainer's checkpoint; nothing where there is no such thing.
+     */
+    [[nodiscard]] virtual NamedTensors getState() const { return {}; }
+    /** Take up what getState() gave. Throws, and changes nothing, if that was another loss. */
+    virtual void setState(const NamedTensors& state);
 };
 
 /**

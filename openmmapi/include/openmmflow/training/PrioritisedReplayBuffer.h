@@ -2,9 +2,8 @@
 #define OPENMMFLOW_TRAINING_PRIORITISEDREPLAYBUFFER_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/latent/Export.h"
+#include "openmmflow/flows/Transform.h"
 #include "openmmflow/latent/Random.h"
-#include <ATen/core/Tensor.h>
 
 namespace OpenMMFlow {
 
@@ -43,6 +42,11 @@ public:
     void update(const at::Tensor& rows, const at::Tensor& logQ);
     /** The log weights of all points, float64 [size]. */
     [[nodiscard]] at::Tensor getLogWeights() const;
+    /** All that is stored: x, logWeight, logQ, and oldest, the row to be replaced next; nothing while it is empty. */
+    [[nodiscard]] NamedTensors getState() const;
+    /** Take up what getState() gave. Throws, and changes nothing, if that was not a buffer of this capacity or a
+     * smaller one. */
+    void setState(const NamedTensors& state);
 
 private:
     std::int64_t capacity, oldest = 0; // the row to be replaced next, once full

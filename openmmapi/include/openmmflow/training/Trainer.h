@@ -25,8 +25,8 @@ struct TrainingProgress {
  * by the global norm, and a cosine schedule from learningRate to 0 over all iterations.
  *
  * A step whose gradient is not finite is left out and counted; ten in a row, or a parameter that is not finite, throw.
- * A checkpoint holds the parameters, Adam's moments, the random numbers' state and the iteration: a training that is
- * resumed with the same losses and data goes on as if it had not stopped.
+ * A checkpoint holds the parameters, Adam's moments, the losses' states (a replay buffer), the random numbers' state
+ * and the iteration: a training that is resumed with the same losses and data goes on as if it had not stopped.
  */
 class OPENMMFLOW_EXPORT Trainer {
 public:
