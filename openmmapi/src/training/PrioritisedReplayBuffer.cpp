@@ -30,7 +30,7 @@ void PrioritisedReplayBuffer::setState(const NamedTensors& state) {
     const char* where = "PrioritisedReplayBuffer::setState";
     const std::map<std::string, Tensor> named(state.begin(), state.end());
     if (named.empty()) {
-        x = logWeight = logQ = {};
+        x = logWeight = logQ = Tensor();
         oldest = 0;
         return;
     }
