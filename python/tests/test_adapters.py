@@ -10,6 +10,7 @@ import openmmflow as of
 import pytest
 import torch
 from openmm import unit
+from openmmflow import testsystems
 
 
 class Sinh:
@@ -135,17 +136,19 @@ def makeNflows(size):
     pytest.importorskip("nflows", reason="nflows is not installed")
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
-    from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
+    from nflows.transforms import CompositeTransform, ReversePermutation
+    from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform as Spline
     torch.manual_seed(1)
-    layers = [MaskedAffineAutoregressiveTransform(size, 8), ReversePermutation(size), MaskedAffineAutoregressiveTransform(size, 8)]
+    layers = [Spline(size, 16, num_bins=8, tails="linear", tail_bound=4), ReversePermutation(size),
+              Spline(size, 16, num_bins=8, tails="linear", tail_bound=4)]
     return Flow(CompositeTransform(layers), StandardNormal([size])).double()
 
 
 def makeNormflows(size):
     normflows = pytest.importorskip("normflows", reason="normflows is not installed")
     torch.manual_seed(1)
-    net = normflows.nets.MLP([size // 2, 16, size // 2 * 2], init_zeros=False)
-    layers = [normflows.flows.AffineCouplingBlock(net), normflows.flows.Permute(size)]
+    Spline = normflows.flows.CoupledRationalQuadraticSpline
+    layers = [Spline(size, 1, 16, tail_bound=4), normflows.flows.Permute(size, mode="swap"), Spline(size, 1, 16, tail_bound=4)]
     return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(size, trainable=False), layers).double()
 
 
@@ -178,6 +181,50 @@ def testFlowsOfOtherLibrariesTrain(make, adapt, logProb):
     after = float(-logProb(other, x).mean().detach())
     best = 4 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.5))
     assert after - best < 0.2 * (before - best)
+
+
+class WithoutLogDet:
+    """A map that forgets its volume element."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def forward(self, z):
+        return self.transform.forward(z).value, torch.zeros(len(z), dtype=torch.float64)
+
+    def inverse(self, x):
+        return self.transform.inverse(x).value, torch.zeros(len(x), dtype=torch.float64)
+
+
+def deviationAfterJumps(flow, well, kind, count=20_000):
+    """Walkers that start from exact samples of the target still are its samples after some jumps, or the kernel is wrong: the
+    largest deviation of moments of x and y, and of the population of the left well, in standard errors."""
+    jump = of.LatentJump(flow, well.createPotential(), of.LatentJumpOptions(kind=kind, stepSize=0.7, seed=8))
+    state = jump.start(well.sample(count, of.Random(4)))
+    accepted = sum(jump.step(state).numAccepted for _ in range(3))
+    assert accepted > 0.2 * count  # one that stands still would pass
+    truth = well.getTruth()
+    grid = np.linspace(-6, 6, 100_001)
+    p = np.exp(-(grid**4 / 4 - 1.5 * grid**2 + 0.2 * grid))
+    x, y = state.x.T.numpy()
+    found = [(x**k, grid**k @ p / p.sum(), grid**(2 * k) @ p / p.sum()) for k in range(1, 5)]
+    found += [(y, 0, 1), (y**2, 1, 3), (x < truth.barrier, truth.probabilityLeft, truth.probabilityLeft)]
+    return max(abs(values.mean() - mean) / math.sqrt((square - mean**2) / count) for values, mean, square in found)
+
+
+@pytest.mark.parametrize("make, adapt, logProb", LIBRARIES, ids=["zuko", "nflows", "normflows"])
+def testFlowsOfOtherLibrariesLeaveTheTargetInvariant(make, adapt, logProb):
+    well = testsystems.DoubleWell(testsystems.DoubleWellOptions(a=1, b=3, c=0.2, d=1))
+    flow = adapt(make(2), after=[of.Scaling([0.0, 0.0], [2.0, 1.2])])
+    loss = of.MaximumLikelihoodLoss(flow, of.MaximumLikelihoodLossOptions(batchSize=200))
+    loss.addData(well.sample(5000, of.Random(2)))
+    trainer = of.Trainer(flow, of.TrainerOptions(iterations=100, learningRate=1e-2, warmup=5, seed=1))
+    trainer.addLoss(loss)
+    trainer.train(100)
+    for kind in (of.JumpKind.Independence, of.JumpKind.PriorPreserving, of.JumpKind.RandomWalk):
+        assert deviationAfterJumps(flow, well, kind) < 4
+    wrong = of.Flow(of.GaussianPrior(2), of.PythonTransform(WithoutLogDet(flow.getTransform()), 2))
+    assert deviationAfterJumps(wrong, well, of.JumpKind.Independence) > 6
 
 
 def testOtherBasesAreRefused():
