@@ -72,6 +72,32 @@ TEST(StatisticalInefficiency, DoesNotDependOnOriginAndUnit) {
     EXPECT_NEAR(statisticalInefficiency(series), g, 1e-6);
 }
 
+TEST(AutocorrelationTime, AgreesWithAutoregressiveSeriesAndKnowsItsError) {
+    std::mt19937_64 random(44);
+    for (double rho : {0.0, 0.5, 0.9}) {
+        const double exact = 0.5 * (1 + rho) / (1 - rho);
+        const int repetitions = 200;
+        double sum = 0, squares = 0;
+        for (int i = 0; i < repetitions; i++) {
+            const AutocorrelationTime found = autocorrelationTime(autoregressive(rho, 20000, 100.0, random));
+            EXPECT_GT(found.window, 0);
+            const double z = (found.tau - exact) / found.standardError;
+            sum += z / repetitions;
+            squares += z * z / repetitions;
+        }
+        EXPECT_LT(std::abs(sum), 0.5) << rho; // the window leaves out a tail of half a standard error
+        EXPECT_NEAR(std::sqrt(squares - sum * sum), 1, 0.25) << rho;
+    }
+}
+
+TEST(AutocorrelationTime, RefusesASeriesShorterThanItsCorrelation) {
+    expectMessage([] { autocorrelationTime({1, 2, 3}); }, "number of values is 3");
+    vector<double> ramp(40);
+    for (std::size_t i = 0; i < ramp.size(); i++)
+        ramp[i] = i < 20 ? 0.0 : 1.0;
+    expectMessage([&] { autocorrelationTime(ramp); }, "number of values is 40, but must be at least that of 10 correlation times");
+}
+
 TEST(MeanWithError, IsCalibratedOnCorrelatedSeries) {
     std::mt19937_64 random(44);
     const int repetitions = 1000;

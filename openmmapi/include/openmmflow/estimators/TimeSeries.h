@@ -23,6 +23,30 @@ namespace OpenMMFlow {
  */
 OPENMMFLOW_EXPORT double statisticalInefficiency(const std::vector<double>& series);
 
+/** An integrated autocorrelation time with its standard error, and the lag at which the sum ended. */
+struct AutocorrelationTime {
+    double tau = 0, standardError = 0;
+    std::int64_t window = 0;
+};
+
+/**
+ * The integrated autocorrelation time of a stationary series by the Gamma method,
+ *
+ *     tau = 1/2 + sum_{t=1}^{W} C(t),   W the first lag with  exp(-W/s) < s / sqrt(W N),  s = S / ln((2 tau + 1)/(2 tau
+ * - 1))
+ *
+ * where the errors of truncation and of noise balance (S = 1.5), corrected for the bias of the mean by the factor
+ * 1 + (2 W + 1)/N. Its error is tau sqrt(4 (W + 1/2 - tau)/N). An AR(1) series has tau = (1 + rho)/(1 - rho)/2: half
+ * its statistical inefficiency. A chain of N steps is worth N/(2 tau) independent samples.
+ * Source: Wolff, Comput. Phys. Commun. 156, 143 (2004).
+ *
+ * Blind like statisticalInefficiency(). Throws if the series is constant, not finite, or worth fewer than 10
+ * independent values, of which no error can be told.
+ *
+ * @param series  at least 4 values, equally spaced in time
+ */
+OPENMMFLOW_EXPORT AutocorrelationTime autocorrelationTime(const std::vector<double>& series);
+
 /** A mean with its standard error. */
 struct MeanResult {
     double mean = 0, standardError = 0;
