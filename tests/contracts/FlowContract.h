@@ -38,6 +38,57 @@ inline double autogradLogDet(const std::function<at::Tensor(const at::Tensor&)>&
     return std::get<1>(at::linalg_slogdet(at::stack(rows))).item<double>();
 }
 
+/** Some rows of a batch, in turn. */
+inline at::Tensor takeRows(const at::Tensor& t, std::int64_t count) {
+    return t.detach().index_select(0, at::arange(count, at::kLong).remainder(t.size(0)));
+}
+
+/** The largest difference, relative to the largest number. */
+inline double relativeDifference(const at::Tensor& a, const at::Tensor& b) {
+    return (a - b).abs().max().item<double>() / (1e-300 + b.abs().max().item<double>());
+}
+
+/**
+ * The pull-back is autograd's, for batches that are computed in different ways, and agrees with central differences;
+ * values without a graph are those with one.
+ */
+inline void checkPullBack(const Transform& transform, const at::Tensor& allOfX, double tolerance) {
+    Random random(29);
+    for (const std::int64_t batch : {1, 3, 70}) {
+        SCOPED_TRACE("batch " + std::to_string(batch));
+        const at::Tensor x = takeRows(allOfX, batch), copy = x.clone();
+        const at::Tensor onValue = random.normal(batch, transform.getInputSize());
+        const PulledResult pulled = transform.inverseWithPullBack(x);
+        const PulledResult expected = transform.Transform::inverseWithPullBack(x); // by autograd
+        const at::Tensor gradient = pulled.pullBack(onValue), byAutograd = expected.pullBack(onValue);
+        for (const auto& t : {pulled.result.value, pulled.result.logDet, gradient})
+            EXPECT_FALSE(t.requires_grad());
+        EXPECT_EQ(gradient.sizes(), x.sizes());
+        EXPECT_TRUE(at::equal(x, copy));
+        EXPECT_LE(relativeDifference(pulled.result.value, expected.result.value), tolerance);
+        EXPECT_LE((pulled.result.logDet - expected.result.logDet).abs().max().item<double>(),
+                  tolerance * (1 + expected.result.logDet.abs().max().item<double>()));
+        EXPECT_LE(relativeDifference(gradient, byAutograd), tolerance);
+
+        const at::NoGradGuard noGrad;
+        const TransformResult plain = transform.inverse(x), back = transform.forward(plain.value);
+        EXPECT_LE(relativeDifference(plain.value, expected.result.value), tolerance);
+        EXPECT_LE((plain.logDet - pulled.result.logDet).abs().max().item<double>(),
+                  tolerance * (1 + plain.logDet.abs().max().item<double>()));
+        EXPECT_LE(relativeDifference(back.value, x), 10 * tolerance);
+        if (tolerance > 1e-9)
+            continue; // differences of float32 numbers tell nothing
+        const at::Tensor direction = random.normal(batch, x.size(1));
+        const double h = 1e-6;
+        const auto loss = [&](double step) {
+            const TransformResult there = transform.inverse(x + step * direction);
+            return ((there.value * onValue).sum() + there.logDet.sum()).item<double>();
+        };
+        const double along = (gradient * direction).sum().item<double>();
+        EXPECT_NEAR((loss(h) - loss(-h)) / (2 * h), along, 1e-5 * (1 + gradient.norm().item<double>()));
+    }
+}
+
 /** What every transform promises in Transform.h. Parameters are made float64 and random first. */
 inline void checkFlowContract(const FlowContractCase& contract) {
     SCOPED_TRACE(contract.name);
@@ -106,6 +157,16 @@ inline void checkFlowContract(const FlowContractCase& contract) {
         }
     }
 
+    // The pull-back, before and after parameters change in place.
+    checkPullBack(transform, there.value, 1e-12);
+    for (const double factor : {1.25, 0.8}) { // and back
+        const at::NoGradGuard noGrad;
+        for (const auto& [name, tensor] : transform.getParameters())
+            tensor.mul_(factor);
+        const at::AutoGradMode grad(true);
+        checkPullBack(transform, transform.forward(z).value, 1e-12);
+    }
+
     // Rows do not influence each other, and the argument is left alone.
     const at::Tensor copy = z.clone();
     EXPECT_LE(largest(transform.forward(z.narrow(0, 1, 1)).value - there.value.narrow(0, 1, 1)), 1e-12);
@@ -136,6 +197,7 @@ inline void checkFlowContract(const FlowContractCase& contract) {
     const TransformResult single = transform.forward(z);
     EXPECT_LE(largest(transform.inverse(single.value).value - z), 1e-6);
     EXPECT_LE(largest(single.value - there.value), 1e-3);
+    checkPullBack(transform, single.value, 1e-6);
 }
 
 } // namespace OpenMMFlow

@@ -21,6 +21,16 @@ Conditioner::Options small() {
     return {{7}, Activation::SiLU, 5};
 }
 
+// Hidden layers that fill vectors, and that do not.
+Conditioner::Options deep(Activation activation) {
+    return {{37, 70}, activation, 5};
+}
+
+std::shared_ptr<SplineCoupling> makeSpline(const Conditioner::Options& conditioner) {
+    return std::make_shared<SplineCoupling>(5, std::vector<int>{4, 1, 2}, std::vector<int>{1, 3},
+                                            SplineCoupling::Options{8, 2.0, conditioner});
+}
+
 // Five variables, of which 1 and 3 may be taken as circular.
 Tensor makePoints() {
     Random random(31);
@@ -68,6 +78,10 @@ std::vector<FlowContractCase> makeCases() {
          true},
         {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
         {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
+        {"AffineCoupling with tanh",
+         std::make_shared<AffineCoupling>(5, std::vector<int>{3, 1, 0}, deep(Activation::Tanh)), z, true},
+        {"SplineCoupling with ReLU", makeSpline(deep(Activation::ReLU)), z, true},
+        {"SplineCoupling without hidden layers", makeSpline({{}, Activation::SiLU, 5}), z, true},
         {"SmoothCoupling of open variables", makeSmooth({0, 2}, 8), z, true},
         {"SmoothCoupling of circular variables", makeSmooth({3, 1}, 4), z, true},
         {"SmoothCoupling of both, one component", makeSmooth({4, 1, 2}, 1), z, true},

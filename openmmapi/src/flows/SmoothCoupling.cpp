@@ -2,6 +2,7 @@
 
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "../latent/TensorTools.h"
+#include "CouplingPass.h"
 #include "openmmflow/latent/Check.h"
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -159,6 +160,111 @@ TransformResult applyMap(const Tensor& y, const Tensor& raw, const Settings& set
     return inverse ? TransformResult{map.value, logSlope} : TransformResult{x, -logSlope};
 }
 
+/** A map of the line or circle at one point: value, slope, the slope's slope, and what raw numbers do to the first two.
+ */
+struct PointEvaluation {
+    double value, slope = 1, curvature = 0;
+    double* onValue; // [3K + 1], both filled
+    double* onSlope;
+};
+
+struct SoftPlus {
+    double value, slope;
+    SoftPlus(double raw, double neutral) {
+        const double argument = raw + std::log(std::expm1(neutral));
+        value = argument > 40 ? argument : std::log1p(std::exp(argument));
+        slope = argument > 40 ? 1 : 1 / (1 + std::exp(-argument));
+    }
+};
+
+/** OpenMap of one variable. */
+void evaluateOpen(const double* raw, const Settings& settings, double x, PointEvaluation& result) {
+    const auto count = settings.components;
+    const double spacing = 2 * settings.bound / static_cast<double>(count);
+    const double floor = slopeMargin / static_cast<double>(count);
+    result.value = x + raw[3 * count];
+    for (std::int64_t k = 0; k < count; k++) {
+        const SoftPlus height(raw[k], floor), width(raw[2 * count + k], 1 - minWidth);
+        const double h = height.value - floor, w = spacing * (minWidth + width.value);
+        const double center = spacing * (raw[count + k] + static_cast<double>(k) + 0.5) - settings.bound;
+        const double u = (x - center) / w, t = std::tanh(u), q = 1 - t * t;
+        result.value += h * w * t;
+        result.slope += h * q;
+        result.curvature -= 2 * h * t * q / w;
+        result.onValue[k] = w * t * height.slope;
+        result.onSlope[k] = q * height.slope;
+        result.onValue[count + k] = -h * q * spacing;
+        result.onSlope[count + k] = 2 * h * t * q / w * spacing;
+        result.onValue[2 * count + k] = h * (t - q * u) * spacing * width.slope;
+        result.onSlope[2 * count + k] = 2 * h * t * q * u / w * spacing * width.slope;
+    }
+}
+
+/** CircleMap of one variable. */
+void evaluateCircle(const double* raw, const Settings& settings, double x, PointEvaluation& result) {
+    const auto count = settings.components;
+    const double cosine = std::cos(x), sine = std::sin(x), largest = *std::max_element(raw, raw + count);
+    double total = 0, turn = 0;
+    for (std::int64_t k = 0; k < count; k++)
+        total += std::exp(raw[k] - largest);
+    result.slope = 0;
+    for (std::int64_t k = 0; k < count; k++) {
+        const double weight = std::exp(raw[k] - largest) / total;
+        const double gain = static_cast<double>(k + 1) * (2.0 / (static_cast<double>(count) + 1.0));
+        const double p = gain * raw[count + k], q = gain * raw[2 * count + k], root = std::sqrt(1 + p * p + q * q);
+        const double scale = maxRadius / root, re = scale * p, im = scale * q, norm = re * re + im * im;
+        const double along = re * cosine + im * sine, across = re * sine - im * cosine;
+        const double distance = 1 - 2 * along + norm, s = (1 - norm) / distance, turned = std::atan2(across, 1 - along);
+        turn += 2 * weight * turned;
+        result.slope += weight * s;
+        result.curvature -= 2 * weight * s * across / distance;
+        result.onValue[k] = 2 * weight * turned; // to be completed below, as softmax needs the sums
+        result.onSlope[k] = weight * s;
+        const double valueByRe = 2 * weight * ((1 - along) * sine + across * cosine) / distance;
+        const double valueByIm = 2 * weight * (across * sine - (1 - along) * cosine) / distance;
+        const double slopeByRe = -2 * weight * (re + s * (re - cosine)) / distance;
+        const double slopeByIm = -2 * weight * (im + s * (im - sine)) / distance;
+        // re = R p/sqrt(1 + p^2 + q^2), im = R q/sqrt(...)
+        const double cube = scale / (root * root), reByP = scale - cube * p * p, reByQ = -cube * p * q,
+                     imByQ = scale - cube * q * q;
+        result.onValue[count + k] = gain * (valueByRe * reByP + valueByIm * reByQ);
+        result.onSlope[count + k] = gain * (slopeByRe * reByP + slopeByIm * reByQ);
+        result.onValue[2 * count + k] = gain * (valueByRe * reByQ + valueByIm * imByQ);
+        result.onSlope[2 * count + k] = gain * (slopeByRe * reByQ + slopeByIm * imByQ);
+    }
+    for (std::int64_t k = 0; k < count; k++) {
+        const double weight = std::exp(raw[k] - largest) / total;
+        result.onValue[k] -= weight * turn;
+        result.onSlope[k] -= weight * result.slope;
+    }
+    result.value = x + raw[3 * count] + turn;
+}
+
+/** The inverse of a coupling, which is in closed form. */
+template <class T>
+struct SmoothMap : PointMap<T> {
+    Settings settings;
+    std::size_t numOpen; // of the active variables, which come first
+    SmoothMap(const Settings& settings, std::size_t numOpen) : settings(settings), numOpen(numOpen) {}
+    [[nodiscard]] int countOutputs() const override { return static_cast<int>(settings.countParameters()); }
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+        const int count = countOutputs();
+        outputs.read(variable * count, count);
+        std::vector<double> numbers(3 * count, 0.0); // raw, onValue, onSlope
+        std::copy_n(outputs.values.begin(), count, numbers.begin());
+        PointEvaluation map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
+        const bool open = static_cast<std::size_t>(variable) < numOpen;
+        (open ? evaluateOpen : evaluateCircle)(numbers.data(), settings, x, map);
+        map.onValue[count - 1] = 1;
+        for (int k = 0; k < count; k++) {
+            outputs.onValue[k] = static_cast<T>(map.onValue[k]);
+            outputs.onLogDet[k] = static_cast<T>(map.onSlope[k] / map.slope);
+        }
+        const double value = open ? map.value : map.value - 2 * M_PI * std::floor((map.value + M_PI) / (2 * M_PI));
+        return {value, std::log(map.slope), map.slope, map.curvature / map.slope};
+    }
+};
+
 std::vector<int> openFirst(std::vector<int> active, const std::vector<int>& circular) {
     std::stable_partition(active.begin(), active.end(), [&](int variable) {
         return std::find(circular.begin(), circular.end(), variable) == circular.end();
@@ -184,11 +290,25 @@ SmoothCoupling::SmoothCoupling(int size, std::vector<int> active, std::vector<in
                 "one of 0..size-1");
 }
 
+PulledResult SmoothCoupling::run(const Tensor& x, bool differentiate) const {
+    const std::size_t numOpen = split.getActive().size() - split.findActive(circular).size();
+    const Settings settings{options.components, options.bound};
+    const auto makeMap = [&]<class T>(T) { return SmoothMap<T>(settings, numOpen); };
+    return runCouplingOfAnyType(conditioner, split, makeMap, x, differentiate);
+}
+
+PulledResult SmoothCoupling::inverseWithPullBack(const Tensor& x) const {
+    return suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true)
+                                                             : Transform::inverseWithPullBack(x);
+}
+
 TransformResult SmoothCoupling::forward(const Tensor& z) const {
     return apply(z, false);
 }
 
 TransformResult SmoothCoupling::inverse(const Tensor& x) const {
+    if (suitsNetworkPass(conditioner, split.getSize(), x) && !needsGraph(conditioner, x))
+        return run(x.contiguous(), false).result;
     return apply(x, true);
 }
 
