@@ -240,12 +240,89 @@ void evaluateCircle(const double* raw, const Settings& settings, double x, Point
     result.value = x + raw[3 * count] + turn;
 }
 
-/** The inverse of a coupling, which is in closed form. */
+/** OpenMap or CircleMap of one variable, made ready for many points: per component a, b, c; value and slope follow. */
+class PreparedPoint {
+public:
+    PreparedPoint(const double* raw, const Settings& settings, bool open)
+        : open(open), components(settings.components), offset(raw[3 * settings.components]), reach(open ? 0 : M_PI) {
+        const auto count = settings.components;
+        const double spacing = 2 * settings.bound / static_cast<double>(count);
+        const double floor = slopeMargin / static_cast<double>(count);
+        double total = 0;
+        for (std::int64_t k = 0; k < count; k++) {
+            auto& [a, b, c] = components[k];
+            if (open) { // height, center, width
+                a = SoftPlus(raw[k], floor).value - floor;
+                b = spacing * (raw[count + k] + static_cast<double>(k) + 0.5) - settings.bound;
+                c = spacing * (minWidth + SoftPlus(raw[2 * count + k], 1 - minWidth).value);
+                reach += std::abs(a * c);
+            } else { // weight, re, im
+                const double gain = static_cast<double>(k + 1) * (2.0 / (static_cast<double>(count) + 1.0));
+                const double p = gain * raw[count + k], q = gain * raw[2 * count + k];
+                const double scale = maxRadius / std::sqrt(1 + p * p + q * q);
+                a = std::exp(raw[k] - *std::max_element(raw, raw + count));
+                b = scale * p;
+                c = scale * q;
+                total += a;
+            }
+        }
+        if (!open)
+            for (auto& component : components)
+                component.a /= total;
+    }
+    /** @return value and slope */
+    [[nodiscard]] std::pair<double, double> evaluate(double x) const {
+        double value = x + offset, slope = open ? 1 : 0;
+        const double cosine = open ? 0 : std::cos(x), sine = open ? 0 : std::sin(x);
+        for (const auto& [a, b, c] : components)
+            if (open) {
+                const double t = std::tanh((x - b) / c);
+                value += a * c * t;
+                slope += a * (1 - t * t);
+            } else {
+                const double along = b * cosine + c * sine, across = b * sine - c * cosine, norm = b * b + c * c;
+                value += 2 * a * std::atan2(across, 1 - along);
+                slope += a * (1 - norm) / (1 - 2 * along + norm);
+            }
+        return {value, slope};
+    }
+    /** findRoot() of one number. @return x and the slope there */
+    [[nodiscard]] std::pair<double, double> solve(double z) const {
+        const double invalid = std::numeric_limits<double>::quiet_NaN();
+        const double tolerance =
+            4 * std::numeric_limits<double>::epsilon() * (1 + std::abs(z) + std::abs(offset) + reach);
+        double x = z - offset, low = x - reach, high = x + reach, before = std::numeric_limits<double>::infinity();
+        for (int iteration = 0; iteration < 200 && std::isfinite(z); iteration++) {
+            const auto [value, slope] = evaluate(x);
+            const double residual = value - z, size = std::abs(residual), newton = x - residual / slope;
+            (residual > 0 ? high : low) = x;
+            const bool close = size <= tolerance * std::max(slope, 1.0) || high - low <= tolerance;
+            const bool good = newton >= low && newton <= high && 2 * size <= before;
+            x = close || good ? newton : (low + high) / 2;
+            if (close)
+                return {x, evaluate(x).second};
+            before = size;
+        }
+        return {invalid, invalid};
+    }
+
+private:
+    struct Component {
+        double a, b, c;
+    };
+    bool open;
+    std::vector<Component> components;
+    double offset, reach; // reach: how far z - x - offset can be from 0
+};
+
+/** Both directions; derivatives are those of the inverse, which is in closed form. */
 template <class T>
 struct SmoothMap : PointMap<T> {
     Settings settings;
     std::size_t numOpen; // of the active variables, which come first
-    SmoothMap(const Settings& settings, std::size_t numOpen) : settings(settings), numOpen(numOpen) {}
+    bool inverse;
+    SmoothMap(const Settings& settings, std::size_t numOpen, bool inverse)
+        : settings(settings), numOpen(numOpen), inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return static_cast<int>(settings.countParameters()); }
     PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
         const int count = countOutputs();
@@ -254,14 +331,18 @@ struct SmoothMap : PointMap<T> {
         std::copy_n(outputs.values.begin(), count, numbers.begin());
         PointEvaluation map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
         const bool open = static_cast<std::size_t>(variable) < numOpen;
+        const auto wrap = [&](double y) { return open ? y : y - 2 * M_PI * std::floor((y + M_PI) / (2 * M_PI)); };
+        if (!inverse) {
+            const auto [solution, slope] = PreparedPoint(numbers.data(), settings, open).solve(x);
+            return {wrap(solution), -std::log(slope), 0, 0};
+        }
         (open ? evaluateOpen : evaluateCircle)(numbers.data(), settings, x, map);
         map.onValue[count - 1] = 1;
         for (int k = 0; k < count; k++) {
             outputs.onValue[k] = static_cast<T>(map.onValue[k]);
             outputs.onLogDet[k] = static_cast<T>(map.onSlope[k] / map.slope);
         }
-        const double value = open ? map.value : map.value - 2 * M_PI * std::floor((map.value + M_PI) / (2 * M_PI));
-        return {value, std::log(map.slope), map.slope, map.curvature / map.slope};
+        return {wrap(map.value), std::log(map.slope), map.slope, map.curvature / map.slope};
     }
 };
 
@@ -290,25 +371,27 @@ SmoothCoupling::SmoothCoupling(int size, std::vector<int> active, std::vector<in
                 "one of 0..size-1");
 }
 
-PulledResult SmoothCoupling::run(const Tensor& x, bool differentiate) const {
+PulledResult SmoothCoupling::run(const Tensor& y, bool inverse, bool differentiate) const {
     const std::size_t numOpen = split.getActive().size() - split.findActive(circular).size();
     const Settings settings{options.components, options.bound};
-    const auto makeMap = [&]<class T>(T) { return SmoothMap<T>(settings, numOpen); };
-    return runCouplingOfAnyType(conditioner, split, makeMap, x, differentiate);
+    const auto makeMap = [&]<class T>(T) { return SmoothMap<T>(settings, numOpen, inverse); };
+    return runCouplingOfAnyType(conditioner, split, makeMap, y, differentiate);
 }
 
 PulledResult SmoothCoupling::inverseWithPullBack(const Tensor& x) const {
-    return suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true)
+    return suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
                                                              : Transform::inverseWithPullBack(x);
 }
 
 TransformResult SmoothCoupling::forward(const Tensor& z) const {
+    if (suitsNetworkPass(conditioner, split.getSize(), z) && !needsGraph(conditioner, z))
+        return run(z.contiguous(), false, false).result;
     return apply(z, false);
 }
 
 TransformResult SmoothCoupling::inverse(const Tensor& x) const {
     if (suitsNetworkPass(conditioner, split.getSize(), x) && !needsGraph(conditioner, x))
-        return run(x.contiguous(), false).result;
+        return run(x.contiguous(), true, false).result;
     return apply(x, true);
 }
 

@@ -53,8 +53,8 @@ public:
 
 private:
     [[nodiscard]] TransformResult apply(const at::Tensor& y, bool inverse) const;
-    /** inverse() without a graph or tensor operations, for few rows. */
-    [[nodiscard]] PulledResult run(const at::Tensor& x, bool differentiate) const;
+    /** Without a graph or tensor operations, for few rows; derivatives are those of the inverse alone. */
+    [[nodiscard]] PulledResult run(const at::Tensor& y, bool inverse, bool differentiate) const;
     Split split; // its active variables are the open ones and then the circular ones
     std::vector<int> circular;
     Options options;
