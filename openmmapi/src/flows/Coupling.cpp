@@ -167,19 +167,20 @@ PulledResult AdditiveCoupling::run(const Tensor& y, bool inverse, bool different
 }
 
 PulledResult AdditiveCoupling::inverseWithPullBack(const Tensor& x) const {
-    return !odd && suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
-                                                                     : Transform::inverseWithPullBack(x);
+    return !odd && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
+               ? run(x.contiguous(), true, true)
+               : Transform::inverseWithPullBack(x);
 }
 
 TransformResult AdditiveCoupling::forward(const Tensor& z) const {
-    if (!odd && suitsNetworkPass(conditioner, split.getSize(), z) && !needsGraph(conditioner, z))
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), z))
         return run(z.contiguous(), false, false).result;
     const Tensor passivePart = split.takePassive(z);
     return {split.join(split.takeActive(z) + predict(passivePart), passivePart), repeatForRows(0.0, z)};
 }
 
 TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
-    if (!odd && suitsNetworkPass(conditioner, split.getSize(), x) && !needsGraph(conditioner, x))
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), x))
         return run(x.contiguous(), true, false).result;
     const Tensor passivePart = split.takePassive(x);
     return {split.join(split.takeActive(x) - predict(passivePart), passivePart), repeatForRows(0.0, x)};
@@ -221,12 +222,13 @@ PulledResult AffineCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult AffineCoupling::inverseWithPullBack(const Tensor& x) const {
-    return !odd && suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
-                                                                     : Transform::inverseWithPullBack(x);
+    return !odd && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
+               ? run(x.contiguous(), true, true)
+               : Transform::inverseWithPullBack(x);
 }
 
 TransformResult AffineCoupling::forward(const Tensor& z) const {
-    if (!odd && suitsNetworkPass(conditioner, split.getSize(), z) && !needsGraph(conditioner, z))
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), z))
         return run(z.contiguous(), false, false).result;
     const Tensor passivePart = split.takePassive(z);
     const auto [s, t] = predict(passivePart);
@@ -234,7 +236,7 @@ TransformResult AffineCoupling::forward(const Tensor& z) const {
 }
 
 TransformResult AffineCoupling::inverse(const Tensor& x) const {
-    if (!odd && suitsNetworkPass(conditioner, split.getSize(), x) && !needsGraph(conditioner, x))
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), x))
         return run(x.contiguous(), true, false).result;
     const Tensor passivePart = split.takePassive(x);
     const auto [s, t] = predict(passivePart);
@@ -283,14 +285,13 @@ PulledResult SplineCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult SplineCoupling::inverseWithPullBack(const Tensor& x) const {
-    return options.bins <= maxSplineBins && suitsNetworkPass(conditioner, split.getSize(), x)
+    return options.bins <= maxSplineBins && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
                ? run(x.contiguous(), true, true)
                : Transform::inverseWithPullBack(x);
 }
 
 TransformResult SplineCoupling::apply(const Tensor& y, bool inverse) const {
-    if (options.bins <= maxSplineBins && suitsNetworkPass(conditioner, split.getSize(), y) &&
-        !needsGraph(conditioner, y))
+    if (options.bins <= maxSplineBins && suitsPlainPass(conditioner, split.getSize(), y))
         return run(y.contiguous(), inverse, false).result;
     const Tensor passivePart = split.takePassive(y);
     const TransformResult spline = RationalQuadraticSpline::apply(split.takeActive(y), conditioner(passivePart),

@@ -6,13 +6,6 @@
 using namespace OpenMMFlow;
 using at::Tensor;
 
-namespace {
-
-// Beyond, blocked matrix products read the weights less often: see examples/benchmarks/spline_flow.py.
-constexpr std::int64_t maxRows = 8;
-
-} // namespace
-
 template <class T>
 NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<int>& columns, const double* y,
                             std::int64_t rows, std::int64_t stride)
@@ -99,7 +92,7 @@ void NetworkPass<T>::pullBack(std::int64_t row, std::vector<T>& onHidden, double
 template class OpenMMFlow::NetworkPass<float>;
 template class OpenMMFlow::NetworkPass<double>;
 
-bool OpenMMFlow::suitsNetworkPass(const Conditioner& conditioner, int size, const Tensor& y) {
+bool OpenMMFlow::suitsNetworkPass(const Conditioner& conditioner, int size, const Tensor& y, std::int64_t maxRows) {
     if (y.dim() != 2 || y.size(1) != size || y.size(0) < 1 || y.size(0) > maxRows || !y.is_cpu() ||
         y.scalar_type() != at::kDouble || conditioner.isMasked())
         return false;
@@ -110,11 +103,12 @@ bool OpenMMFlow::suitsNetworkPass(const Conditioner& conditioner, int size, cons
            all(conditioner.getBiases());
 }
 
-bool OpenMMFlow::needsGraph(const Conditioner& conditioner, const Tensor& y) {
-    if (!at::GradMode::is_enabled())
-        return false;
+bool OpenMMFlow::suitsPlainPass(const Conditioner& conditioner, int size, const Tensor& y) {
     const auto any = [](const std::vector<Tensor>& list) {
         return std::any_of(list.begin(), list.end(), [](const Tensor& t) { return t.requires_grad(); });
     };
-    return y.requires_grad() || any(conditioner.getWeights()) || any(conditioner.getBiases());
+    if (at::GradMode::is_enabled() &&
+        (y.requires_grad() || any(conditioner.getWeights()) || any(conditioner.getBiases())))
+        return false;
+    return suitsNetworkPass(conditioner, size, y, maxRowsOfValues);
 }

@@ -52,16 +52,18 @@ private:
     std::vector<Layer> layers;
 };
 
+/** Batches for which passes without tensors are faster than tensor operations or autograd, on one core: measured. */
+constexpr std::int64_t maxRowsOfValues = 8, maxRowsOfGradients = 24;
+
 /**
- * Whether passes without tensors are possible and, on one core, faster than tensor operations: few rows, on the CPU, of
- * float64 and with plain layers of one dtype.
+ * Whether a pass without tensors is possible: few rows, on the CPU, of float64 and with plain layers of one dtype.
  *
  * @param size  columns that y is to have
  */
-bool suitsNetworkPass(const Conditioner& conditioner, int size, const at::Tensor& y);
+bool suitsNetworkPass(const Conditioner& conditioner, int size, const at::Tensor& y, std::int64_t maxRows);
 
-/** Whether the caller wants a graph: of y or of the parameters. */
-bool needsGraph(const Conditioner& conditioner, const at::Tensor& y);
+/** The same, where in addition the caller wants no graph. */
+bool suitsPlainPass(const Conditioner& conditioner, int size, const at::Tensor& y);
 
 } // namespace OpenMMFlow
 

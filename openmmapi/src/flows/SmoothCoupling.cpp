@@ -379,18 +379,18 @@ PulledResult SmoothCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult SmoothCoupling::inverseWithPullBack(const Tensor& x) const {
-    return suitsNetworkPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
-                                                             : Transform::inverseWithPullBack(x);
+    return suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients) ? run(x.contiguous(), true, true)
+                                                                                 : Transform::inverseWithPullBack(x);
 }
 
 TransformResult SmoothCoupling::forward(const Tensor& z) const {
-    if (suitsNetworkPass(conditioner, split.getSize(), z) && !needsGraph(conditioner, z))
+    if (suitsPlainPass(conditioner, split.getSize(), z))
         return run(z.contiguous(), false, false).result;
     return apply(z, false);
 }
 
 TransformResult SmoothCoupling::inverse(const Tensor& x) const {
-    if (suitsNetworkPass(conditioner, split.getSize(), x) && !needsGraph(conditioner, x))
+    if (suitsPlainPass(conditioner, split.getSize(), x))
         return run(x.contiguous(), true, false).result;
     return apply(x, true);
 }
