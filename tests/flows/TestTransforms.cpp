@@ -83,6 +83,14 @@ TEST(Coupling, PropagatesNonFiniteRowsAlone) {
     const TransformResult result = spline->forward(z);
     EXPECT_TRUE(at::isfinite(result.logDet.index_select(0, at::tensor({0L, 1L, 3L, 4L, 5L}))).all().item<bool>());
     EXPECT_TRUE(at::isnan(result.value[2]).any().item<bool>());
+    // The same without a graph, and of gradients.
+    const auto others = at::tensor({0L, 1L, 3L, 4L, 5L});
+    const PulledResult pulled = spline->inverseWithPullBack(z);
+    const Tensor gradient = pulled.pullBack(at::ones_like(z));
+    EXPECT_TRUE(at::isfinite(gradient.index_select(0, others)).all().item<bool>());
+    EXPECT_TRUE(at::isnan(gradient[2]).any().item<bool>());
+    EXPECT_TRUE(at::isnan(pulled.result.logDet[2]).item<bool>());
+    EXPECT_TRUE(at::isfinite(pulled.result.logDet.index_select(0, others)).all().item<bool>());
 }
 
 TEST(Transform, RefusesBadArguments) {

@@ -167,9 +167,8 @@ PulledResult AdditiveCoupling::run(const Tensor& y, bool inverse, bool different
 }
 
 PulledResult AdditiveCoupling::inverseWithPullBack(const Tensor& x) const {
-    return !odd && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
-               ? run(x.contiguous(), true, true)
-               : Transform::inverseWithPullBack(x);
+    return !odd && suitsGradientPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
+                                                                      : Transform::inverseWithPullBack(x);
 }
 
 TransformResult AdditiveCoupling::forward(const Tensor& z) const {
@@ -222,9 +221,8 @@ PulledResult AffineCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult AffineCoupling::inverseWithPullBack(const Tensor& x) const {
-    return !odd && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
-               ? run(x.contiguous(), true, true)
-               : Transform::inverseWithPullBack(x);
+    return !odd && suitsGradientPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
+                                                                      : Transform::inverseWithPullBack(x);
 }
 
 TransformResult AffineCoupling::forward(const Tensor& z) const {
@@ -285,7 +283,7 @@ PulledResult SplineCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult SplineCoupling::inverseWithPullBack(const Tensor& x) const {
-    return options.bins <= maxSplineBins && suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients)
+    return options.bins <= maxSplineBins && suitsGradientPass(conditioner, split.getSize(), x)
                ? run(x.contiguous(), true, true)
                : Transform::inverseWithPullBack(x);
 }

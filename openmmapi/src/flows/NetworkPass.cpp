@@ -103,6 +103,11 @@ bool OpenMMFlow::suitsNetworkPass(const Conditioner& conditioner, int size, cons
            all(conditioner.getBiases());
 }
 
+bool OpenMMFlow::suitsGradientPass(const Conditioner& conditioner, int size, const Tensor& y) {
+    const bool single = conditioner.getWeights()[0].scalar_type() == at::kFloat;
+    return suitsNetworkPass(conditioner, size, y, single ? maxRowsOfGradients : maxRowsOfGradients / 2);
+}
+
 bool OpenMMFlow::suitsPlainPass(const Conditioner& conditioner, int size, const Tensor& y) {
     const auto any = [](const std::vector<Tensor>& list) {
         return std::any_of(list.begin(), list.end(), [](const Tensor& t) { return t.requires_grad(); });

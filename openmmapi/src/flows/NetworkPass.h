@@ -52,8 +52,11 @@ private:
     std::vector<Layer> layers;
 };
 
-/** Batches for which passes without tensors are faster than tensor operations or autograd, on one core: measured. */
-constexpr std::int64_t maxRowsOfValues = 8, maxRowsOfGradients = 24;
+/**
+ * Batches up to which passes without tensors are faster than tensor operations or autograd on one core, as measured
+ * with the flow of examples/benchmarks/spline_flow.py. Gradients of couplings of float64 have half as many rows.
+ */
+constexpr std::int64_t maxRowsOfValues = 8, maxRowsOfGradients = 16, maxRowsOfSmoothGradients = 32;
 
 /**
  * Whether a pass without tensors is possible: few rows, on the CPU, of float64 and with plain layers of one dtype.
@@ -62,7 +65,10 @@ constexpr std::int64_t maxRowsOfValues = 8, maxRowsOfGradients = 24;
  */
 bool suitsNetworkPass(const Conditioner& conditioner, int size, const at::Tensor& y, std::int64_t maxRows);
 
-/** The same, where in addition the caller wants no graph. */
+/** The same for the gradients of cheap maps. */
+bool suitsGradientPass(const Conditioner& conditioner, int size, const at::Tensor& y);
+
+/** The same for values, where in addition the caller wants no graph. */
 bool suitsPlainPass(const Conditioner& conditioner, int size, const at::Tensor& y);
 
 } // namespace OpenMMFlow

@@ -3,6 +3,7 @@
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "../latent/TensorTools.h"
 #include "CouplingPass.h"
+#include "SmoothPoint.h"
 #include "openmmflow/latent/Check.h"
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -16,13 +17,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr double slopeMargin = 0.95, minWidth = 0.05, maxRadius = 0.99;
-
-struct Settings {
-    std::int64_t components;
-    double bound;
-    [[nodiscard]] std::int64_t countParameters() const { return 3 * components + 1; }
-};
+using Settings = SmoothSettings;
+constexpr double slopeMargin = Settings::slopeMargin, minWidth = Settings::minWidth, maxRadius = Settings::maxRadius;
 
 /** A map of the line at some points, and its derivative there. */
 struct Evaluation {
@@ -160,161 +156,6 @@ TransformResult applyMap(const Tensor& y, const Tensor& raw, const Settings& set
     return inverse ? TransformResult{map.value, logSlope} : TransformResult{x, -logSlope};
 }
 
-/** A map of the line or circle at one point: value, slope, the slope's slope, and what raw numbers do to the first two.
- */
-struct PointEvaluation {
-    double value, slope = 1, curvature = 0;
-    double* onValue; // [3K + 1], both filled
-    double* onSlope;
-};
-
-struct SoftPlus {
-    double value, slope;
-    SoftPlus(double raw, double neutral) {
-        const double argument = raw + std::log(std::expm1(neutral));
-        value = argument > 40 ? argument : std::log1p(std::exp(argument));
-        slope = argument > 40 ? 1 : 1 / (1 + std::exp(-argument));
-    }
-};
-
-/** OpenMap of one variable. */
-void evaluateOpen(const double* raw, const Settings& settings, double x, PointEvaluation& result) {
-    const auto count = settings.components;
-    const double spacing = 2 * settings.bound / static_cast<double>(count);
-    const double floor = slopeMargin / static_cast<double>(count);
-    result.value = x + raw[3 * count];
-    for (std::int64_t k = 0; k < count; k++) {
-        const SoftPlus height(raw[k], floor), width(raw[2 * count + k], 1 - minWidth);
-        const double h = height.value - floor, w = spacing * (minWidth + width.value);
-        const double center = spacing * (raw[count + k] + static_cast<double>(k) + 0.5) - settings.bound;
-        const double u = (x - center) / w, t = std::tanh(u), q = 1 - t * t;
-        result.value += h * w * t;
-        result.slope += h * q;
-        result.curvature -= 2 * h * t * q / w;
-        result.onValue[k] = w * t * height.slope;
-        result.onSlope[k] = q * height.slope;
-        result.onValue[count + k] = -h * q * spacing;
-        result.onSlope[count + k] = 2 * h * t * q / w * spacing;
-        result.onValue[2 * count + k] = h * (t - q * u) * spacing * width.slope;
-        result.onSlope[2 * count + k] = 2 * h * t * q * u / w * spacing * width.slope;
-    }
-}
-
-/** CircleMap of one variable. */
-void evaluateCircle(const double* raw, const Settings& settings, double x, PointEvaluation& result) {
-    const auto count = settings.components;
-    const double cosine = std::cos(x), sine = std::sin(x), largest = *std::max_element(raw, raw + count);
-    double total = 0, turn = 0;
-    for (std::int64_t k = 0; k < count; k++)
-        total += std::exp(raw[k] - largest);
-    result.slope = 0;
-    for (std::int64_t k = 0; k < count; k++) {
-        const double weight = std::exp(raw[k] - largest) / total;
-        const double gain = static_cast<double>(k + 1) * (2.0 / (static_cast<double>(count) + 1.0));
-        const double p = gain * raw[count + k], q = gain * raw[2 * count + k], root = std::sqrt(1 + p * p + q * q);
-        const double scale = maxRadius / root, re = scale * p, im = scale * q, norm = re * re + im * im;
-        const double along = re * cosine + im * sine, across = re * sine - im * cosine;
-        const double distance = 1 - 2 * along + norm, s = (1 - norm) / distance, turned = std::atan2(across, 1 - along);
-        turn += 2 * weight * turned;
-        result.slope += weight * s;
-        result.curvature -= 2 * weight * s * across / distance;
-        result.onValue[k] = 2 * weight * turned; // to be completed below, as softmax needs the sums
-        result.onSlope[k] = weight * s;
-        const double valueByRe = 2 * weight * ((1 - along) * sine + across * cosine) / distance;
-        const double valueByIm = 2 * weight * (across * sine - (1 - along) * cosine) / distance;
-        const double slopeByRe = -2 * weight * (re + s * (re - cosine)) / distance;
-        const double slopeByIm = -2 * weight * (im + s * (im - sine)) / distance;
-        // re = R p/sqrt(1 + p^2 + q^2), im = R q/sqrt(...)
-        const double cube = scale / (root * root), reByP = scale - cube * p * p, reByQ = -cube * p * q,
-                     imByQ = scale - cube * q * q;
-        result.onValue[count + k] = gain * (valueByRe * reByP + valueByIm * reByQ);
-        result.onSlope[count + k] = gain * (slopeByRe * reByP + slopeByIm * reByQ);
-        result.onValue[2 * count + k] = gain * (valueByRe * reByQ + valueByIm * imByQ);
-        result.onSlope[2 * count + k] = gain * (slopeByRe * reByQ + slopeByIm * imByQ);
-    }
-    for (std::int64_t k = 0; k < count; k++) {
-        const double weight = std::exp(raw[k] - largest) / total;
-        result.onValue[k] -= weight * turn;
-        result.onSlope[k] -= weight * result.slope;
-    }
-    result.value = x + raw[3 * count] + turn;
-}
-
-/** OpenMap or CircleMap of one variable, made ready for many points: per component a, b, c; value and slope follow. */
-class PreparedPoint {
-public:
-    PreparedPoint(const double* raw, const Settings& settings, bool open)
-        : open(open), components(settings.components), offset(raw[3 * settings.components]), reach(open ? 0 : M_PI) {
-        const auto count = settings.components;
-        const double spacing = 2 * settings.bound / static_cast<double>(count);
-        const double floor = slopeMargin / static_cast<double>(count);
-        double total = 0;
-        for (std::int64_t k = 0; k < count; k++) {
-            auto& [a, b, c] = components[k];
-            if (open) { // height, center, width
-                a = SoftPlus(raw[k], floor).value - floor;
-                b = spacing * (raw[count + k] + static_cast<double>(k) + 0.5) - settings.bound;
-                c = spacing * (minWidth + SoftPlus(raw[2 * count + k], 1 - minWidth).value);
-                reach += std::abs(a * c);
-            } else { // weight, re, im
-                const double gain = static_cast<double>(k + 1) * (2.0 / (static_cast<double>(count) + 1.0));
-                const double p = gain * raw[count + k], q = gain * raw[2 * count + k];
-                const double scale = maxRadius / std::sqrt(1 + p * p + q * q);
-                a = std::exp(raw[k] - *std::max_element(raw, raw + count));
-                b = scale * p;
-                c = scale * q;
-                total += a;
-            }
-        }
-        if (!open)
-            for (auto& component : components)
-                component.a /= total;
-    }
-    /** @return value and slope */
-    [[nodiscard]] std::pair<double, double> evaluate(double x) const {
-        double value = x + offset, slope = open ? 1 : 0;
-        const double cosine = open ? 0 : std::cos(x), sine = open ? 0 : std::sin(x);
-        for (const auto& [a, b, c] : components)
-            if (open) {
-                const double t = std::tanh((x - b) / c);
-                value += a * c * t;
-                slope += a * (1 - t * t);
-            } else {
-                const double along = b * cosine + c * sine, across = b * sine - c * cosine, norm = b * b + c * c;
-                value += 2 * a * std::atan2(across, 1 - along);
-                slope += a * (1 - norm) / (1 - 2 * along + norm);
-            }
-        return {value, slope};
-    }
-    /** findRoot() of one number. @return x and the slope there */
-    [[nodiscard]] std::pair<double, double> solve(double z) const {
-        const double invalid = std::numeric_limits<double>::quiet_NaN();
-        const double tolerance =
-            4 * std::numeric_limits<double>::epsilon() * (1 + std::abs(z) + std::abs(offset) + reach);
-        double x = z - offset, low = x - reach, high = x + reach, before = std::numeric_limits<double>::infinity();
-        for (int iteration = 0; iteration < 200 && std::isfinite(z); iteration++) {
-            const auto [value, slope] = evaluate(x);
-            const double residual = value - z, size = std::abs(residual), newton = x - residual / slope;
-            (residual > 0 ? high : low) = x;
-            const bool close = size <= tolerance * std::max(slope, 1.0) || high - low <= tolerance;
-            const bool good = newton >= low && newton <= high && 2 * size <= before;
-            x = close || good ? newton : (low + high) / 2;
-            if (close)
-                return {x, evaluate(x).second};
-            before = size;
-        }
-        return {invalid, invalid};
-    }
-
-private:
-    struct Component {
-        double a, b, c;
-    };
-    bool open;
-    std::vector<Component> components;
-    double offset, reach; // reach: how far z - x - offset can be from 0
-};
-
 /** Both directions; derivatives are those of the inverse, which is in closed form. */
 template <class T>
 struct SmoothMap : PointMap<T> {
@@ -329,15 +170,14 @@ struct SmoothMap : PointMap<T> {
         outputs.read(variable * count, count);
         std::vector<double> numbers(3 * count, 0.0); // raw, onValue, onSlope
         std::copy_n(outputs.values.begin(), count, numbers.begin());
-        PointEvaluation map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
+        SmoothDerivatives map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
         const bool open = static_cast<std::size_t>(variable) < numOpen;
         const auto wrap = [&](double y) { return open ? y : y - 2 * M_PI * std::floor((y + M_PI) / (2 * M_PI)); };
         if (!inverse) {
-            const auto [solution, slope] = PreparedPoint(numbers.data(), settings, open).solve(x);
+            const auto [solution, slope] = SmoothPoint(numbers.data(), settings, open).solve(x);
             return {wrap(solution), -std::log(slope), 0, 0};
         }
-        (open ? evaluateOpen : evaluateCircle)(numbers.data(), settings, x, map);
-        map.onValue[count - 1] = 1;
+        (open ? differentiateOpen : differentiateCircle)(numbers.data(), settings, x, map);
         for (int k = 0; k < count; k++) {
             outputs.onValue[k] = static_cast<T>(map.onValue[k]);
             outputs.onLogDet[k] = static_cast<T>(map.onSlope[k] / map.slope);
@@ -379,8 +219,9 @@ PulledResult SmoothCoupling::run(const Tensor& y, bool inverse, bool differentia
 }
 
 PulledResult SmoothCoupling::inverseWithPullBack(const Tensor& x) const {
-    return suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfGradients) ? run(x.contiguous(), true, true)
-                                                                                 : Transform::inverseWithPullBack(x);
+    return suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfSmoothGradients)
+               ? run(x.contiguous(), true, true)
+               : Transform::inverseWithPullBack(x);
 }
 
 TransformResult SmoothCoupling::forward(const Tensor& z) const {
