@@ -108,7 +108,7 @@ def fromNormflows(flow: Any, after: Sequence[Any] = (), atoms: Sequence[int] = (
 
     The parameters are those of fromZuko().
     """
-    size = flow.q0.d if hasattr(flow.q0, "d") else int(torch.tensor(flow.q0.shape).prod())
+    size = int(flow.q0.d) if hasattr(flow.q0, "d") else int(torch.tensor(flow.q0.shape).prod())
     _requireStandardNormal("fromNormflows", flow.q0.log_prob, size)
     return _makeFlow(flow, flow.forward_and_log_det, flow.inverse_and_log_det, size, after, atoms, temperature)
 

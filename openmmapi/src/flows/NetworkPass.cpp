@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
 #include "NetworkPass.h"
-#include <ATen/ATen.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -16,8 +15,8 @@ NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<in
         circular.push_back(columns[input]);
     for (std::size_t i = 0; i < conditioner.getWeights().size(); i++) {
         const Tensor &weight = conditioner.getWeights()[i], &bias = conditioner.getBiases()[i];
-        layers.push_back({weight,
-                          bias,
+        layers.push_back({weight.storage(),
+                          bias.storage(),
                           weight.const_data_ptr<T>(),
                           bias.const_data_ptr<T>(),
                           static_cast<int>(weight.size(0)),

@@ -4,7 +4,7 @@
 
 #include "NetworkKernel.h"
 #include "openmmflow/flows/Conditioner.h"
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 
 namespace OpenMMFlow {
 
@@ -24,7 +24,7 @@ public:
                 std::int64_t stride);
     [[nodiscard]] std::int64_t getNumRows() const { return rows; }
     /** Units of the last hidden layer. */
-    [[nodiscard]] int getHiddenSize() const { return static_cast<int>(layers.back().columns); }
+    [[nodiscard]] int getHiddenSize() const { return layers.back().columns; }
     /** Outputs first .. first + count - 1 of one row. @param result  [count] */
     void readOutputs(std::int64_t row, int first, int count, T* result) const;
     /** Add what gradients by two combinations of these outputs are by the last hidden layer, [hidden size] each. */
@@ -40,7 +40,7 @@ public:
 
 private:
     struct Layer {
-        at::Tensor weightTensor, biasTensor; // keep the numbers alive
+        at::Storage weightStorage, biasStorage; // keep the numbers alive
         const T *weight, *bias;
         int rows, columns;
         std::vector<T> input, slope; // [rows of the batch, columns], and the activation's slope that made the input
