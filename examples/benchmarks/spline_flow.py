@@ -2,7 +2,8 @@
 """A spline coupling flow of OpenMM-Flow against the same flow of zuko and of nflows, in one run and one thread.
 
 60 variables, 8 couplings that change one half each, rational-quadratic splines of 8 bins, networks of two hidden layers of 128.
-Milliseconds: log q of given x, sampling with log q, and a training step (loss, gradients, Adam) by maximum likelihood.
+Milliseconds: log q of given x, its gradient by x (the force of a density), sampling with log q, and a training step (loss,
+gradients, Adam) by maximum likelihood.
 
     OMP_NUM_THREADS=1 python spline_flow.py [--batches 1 16 256 1024]
 """
@@ -16,14 +17,18 @@ import torch
 SIZE, LAYERS, BINS, HIDDEN, BOUND = 60, 8, 8, [128, 128], 5.0
 
 
-def makeOurs():
+def makeOurFlow(atoms=()):
     transforms = []
     for layer in range(LAYERS):
         options = of.SplineCouplingOptions(bins=BINS, bound=BOUND)
         options.conditioner.hiddenSizes, options.conditioner.seed = HIDDEN, layer + 1
         active = list(range(layer % 2, SIZE, 2))
         transforms.append(of.SplineCoupling(SIZE, active, [], options))
-    flow = of.Flow(of.GaussianPrior(SIZE), of.Sequence(transforms))
+    return of.Flow(of.GaussianPrior(SIZE), of.Sequence(transforms), list(atoms))
+
+
+def makeOurs():
+    flow = makeOurFlow()
     parameters = list(flow.getParameters().values())
     random = of.Random(1)
 
@@ -40,10 +45,10 @@ def makeOurs():
         trainer.addLoss(loss)
         return lambda: trainer.train(1)
 
-    return flow.logQ, sample, makeStep, parameters
+    return flow.logQ, flow.logQWithGradient, sample, makeStep, parameters
 
 
-def withTorchAdam(logProb, sample, parameters):
+def withAutograd(logProb, sample, parameters):
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 
     def makeStep(x):
@@ -53,7 +58,11 @@ def withTorchAdam(logProb, sample, parameters):
             optimizer.step()
         return step
 
-    return logProb, sample, makeStep, parameters
+    def gradient(x):
+        x = x.requires_grad_()
+        return torch.autograd.grad(logProb(x).sum(), x)[0]
+
+    return logProb, gradient, sample, makeStep, parameters
 
 
 def makeZuko():
@@ -64,7 +73,7 @@ def makeZuko():
         univariate=zuko.transforms.MonotonicRQSTransform, shapes=[(BINS,), (BINS,), (BINS - 1,)]) for layer in range(LAYERS)]
     base = zuko.flows.UnconditionalDistribution(zuko.distributions.DiagNormal, torch.zeros(SIZE), torch.ones(SIZE), buffer=True)
     flow = zuko.flows.Flow(transforms, base)
-    return withTorchAdam(lambda x: flow().log_prob(x), lambda count: flow().rsample_and_log_prob((count,)),
+    return withAutograd(lambda x: flow().log_prob(x), lambda count: flow().rsample_and_log_prob((count,)),
                          list(flow.parameters()))
 
 
@@ -78,7 +87,7 @@ def makeNflows():
         lambda inputs, outputs: MLPWithContext(MLP([inputs], [outputs], HIDDEN, activation=torch.nn.functional.silu)),
         num_bins=BINS, tails="linear", tail_bound=BOUND) for layer in range(LAYERS)]
     flow = Flow(CompositeTransform(transforms), StandardNormal([SIZE]))
-    return withTorchAdam(flow.log_prob, flow.sample_and_log_prob, list(flow.parameters()))
+    return withAutograd(flow.log_prob, flow.sample_and_log_prob, list(flow.parameters()))
 
 
 class MLPWithContext(torch.nn.Module):
@@ -113,21 +122,22 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     libraries = {"OpenMM-Flow": makeOurs(), "zuko": makeZuko(), "nflows": makeNflows()}
-    for name, (*_, parameters) in libraries.items():
-        libraries[name] = (*libraries[name][:3], sum(p.numel() for p in parameters))
-    print("parameters: " + ", ".join(f"{name} {entry[3]}" for name, entry in libraries.items()))
-    print(f"{'':14} {'batch':>6}" + "".join(f"{name:>13}" for name in libraries) + f"{'zuko/ours':>11}{'nflows/ours':>13}")
+    print("parameters: " + ", ".join(f"{name} {sum(p.numel() for p in parameters)}"
+                                     for name, (*_, parameters) in libraries.items()))
+    print(f"{'':18} {'batch':>6}" + "".join(f"{name:>13}" for name in libraries) + f"{'zuko/ours':>11}{'nflows/ours':>13}")
     for batch in options.batches:
         x64 = torch.randn(batch, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
         data = {name: x64 if name == "OpenMM-Flow" else x64.float() for name in libraries}
-        work = {
-            "log q": [lambda f=f, x=data[n]: inference(f[0], x) for n, f in libraries.items()],
-            "sample": [lambda f=f: inference(f[1], batch) for f in libraries.values()],
-            "training step": [f[2](data[n]) for n, f in libraries.items()],
-        }
+        work = {"log q": [], "gradient of log q": [], "sample": [], "training step": []}
+        for name, (logQ, gradient, sample, makeStep, _) in libraries.items():
+            x = data[name]
+            work["log q"].append(lambda logQ=logQ, x=x: inference(logQ, x))
+            work["gradient of log q"].append(lambda gradient=gradient, x=x.clone(): gradient(x))
+            work["sample"].append(lambda sample=sample: inference(sample, batch))
+            work["training step"].append(makeStep(x))
         for label, actions in work.items():
             ours, zuko, nflows = timeInTurns(actions, options.seconds)
-            print(f"{label:14} {batch:6d}" + "".join(f"{1e3 * t:13.2f}" for t in (ours, zuko, nflows))
+            print(f"{label:18} {batch:6d}" + "".join(f"{1e3 * t:13.2f}" for t in (ours, zuko, nflows))
                   + f"{zuko / ours:11.2f}{nflows / ours:13.2f}", flush=True)
 
 

@@ -7,11 +7,9 @@
 #include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>
 #include <openmm/internal/ContextImpl.h>
-#include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using namespace OpenMM;
-using at::Tensor;
 
 void FlowForceImpl::initialize(ContextImpl& context) {
     checkParticles("FlowForce", owner.getParticles(), context.getSystem());
@@ -29,13 +27,10 @@ double FlowForceImpl::computeForce(ContextImpl& context, const std::vector<Vec3>
     if (scale == 0)
         return 0;
     return translateErrors("FlowForce", [&] {
-        const at::AutoGradMode grad(true);
         const ThreadGuard oneThread(1);
-        const Tensor x = gather(positions, owner.getParticles()).set_requires_grad(true);
-        const Tensor logQ = owner.getFlow()->logQ(x);
+        const auto [logQ, gradient] = owner.getFlow()->logQWithGradient(gather(positions, owner.getParticles()));
         require(std::isfinite(logQ.item<double>()), "FlowForce", "log q(x)", logQ.item<double>(),
                 "finite: the configuration is outside the flow's domain");
-        const Tensor gradient = torch::autograd::grad({logQ.sum()}, {x})[0];
         scatter(scale * gradient, owner.getParticles(), forces);
         return -scale * logQ.item<double>();
     });

@@ -31,6 +31,8 @@ def extend() -> None:
     api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
     api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
+    api.LogQGradient.__iter__ = lambda self: iter((self.logQ, self.gradient))
+    api.DensityGradient.__iter__ = lambda self: iter((self.logDensity, self.gradient))
     for cls in (api.SplineCouplingOptions, api.SmoothCouplingOptions, api.MaskedAutoregressiveOptions, api.NICEROptions,
                 api.RealNVPOptions):
         # type's own, as SWIG's metaclass refuses to replace a property

@@ -64,6 +64,16 @@ def testGradientsPassThroughPythonTransforms():
     assert torch.autograd.gradcheck(lambda z: tuple(transform.inverse(z)), z)
 
 
+def testLogQWithGradientPassesThroughPythonTransforms():
+    flow = of.Flow(of.GaussianPrior(2), of.Sequence([of.Scaling([0.1, 0.2], [0.5, 2.0]), of.PythonTransform(Sinh(), 2)]))
+    x = torch.tensor([[0.3, -0.2], [1.0, 0.4]], dtype=torch.float64)
+    logQ, gradient = flow.logQWithGradient(x)
+    x.requires_grad_()
+    expected = flow.logQ(x)
+    torch.testing.assert_close(logQ, expected.detach(), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), x)[0], rtol=1e-13, atol=1e-13)
+
+
 def testTheTrainerTrainsTheParametersOfAModule():
     module = Stretch(2)
     flow = of.Flow(of.GaussianPrior(2), of.TorchFlowAdapter(module).transform(2, constantLogDet=True))

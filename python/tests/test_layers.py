@@ -27,6 +27,25 @@ def makeLayers():
     ]
 
 
+def gradientByAutograd(flow, x):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(flow.logQ(x).sum(), x)[0]
+
+
+def testLogQWithGradientIsThatOfLogQForEveryLayer():
+    x = torch.randn((3, 4), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for layer in makeLayers():
+        flow = of.Flow(of.GaussianPrior(4), layer)
+        flow.setParameterType(torch.float64)
+        with torch.no_grad():
+            for parameter in flow.getParameters().values():
+                parameter.add_(0.1 * torch.arange(parameter.numel()).reshape(parameter.shape).cos())
+        logQ, gradient = flow.logQWithGradient(x)
+        assert not logQ.requires_grad and not gradient.requires_grad
+        torch.testing.assert_close(logQ, flow.logQ(x).detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient, gradientByAutograd(flow, x), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("index", range(10))
 def testLayersRunBothWaysAndAreSavedAsWhatTheyAre(index):
     layer = makeLayers()[index]

@@ -8,6 +8,8 @@
 #include "openmmflow/flows/Sequence.h"
 #include <cstdio>
 #include <filesystem>
+#include <thread>
+#include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -125,6 +127,57 @@ TEST(Flow, KeepsLogDetsInDoubleWithFloatNetworks) {
     EXPECT_TRUE(at::allclose(flow->logQ(sample.x), sample.logQ, 0, 1e-5));
 }
 
+// F1 differentiated; by autograd at 70 rows, without it at fewer.
+TEST(Flow, LogQWithGradientIsThatOfLogQ) {
+    const auto flow = makeFlow();
+    Random random(4);
+    for (const auto dtype : {at::kDouble, at::kFloat})
+        for (const std::int64_t batch : {1, 5, 70}) {
+            flow->setParameterType(dtype);
+            const Tensor x = flow->sample(batch, random).x.detach();
+            const auto [logQ, gradient] = flow->logQWithGradient(x);
+            const Tensor leaf = x.clone().set_requires_grad(true), expected = flow->logQ(leaf);
+            const double tolerance = dtype == at::kDouble ? 1e-12 : 1e-5;
+            EXPECT_LE(relativeDifference(logQ, expected.detach()), tolerance);
+            EXPECT_LE(relativeDifference(gradient, torch::autograd::grad({expected.sum()}, {leaf})[0]), tolerance);
+            EXPECT_FALSE(logQ.requires_grad() || gradient.requires_grad());
+        }
+}
+
+// In place, as an optimiser does it: nothing of a parameter is kept from call to call.
+TEST(Flow, LogQWithGradientSeesParametersChange) {
+    const auto flow = makeFlow();
+    const Tensor x = at::tensor({1.1, 2.2, 0.3}, at::kDouble).unsqueeze(0);
+    const LogQGradient before = flow->logQWithGradient(x);
+    {
+        const at::NoGradGuard noGrad;
+        for (const auto& [name, tensor] : flow->getParameters())
+            tensor.mul_(1.5);
+    }
+    const LogQGradient after = flow->logQWithGradient(x);
+    EXPECT_NE(before.logQ.item<double>(), after.logQ.item<double>());
+    EXPECT_LE(relativeDifference(after.gradient, flow->clone()->logQWithGradient(x).gradient), 1e-15);
+    EXPECT_GT(relativeDifference(after.gradient, before.gradient), 1e-3);
+}
+
+TEST(Flow, IsSharedByThreads) {
+    const auto flow = makeFlow();
+    const Tensor x = at::tensor({1.1, 2.2, 0.3, -0.7, 5.0, -2.0}, at::kDouble).reshape({2, 3});
+    const LogQGradient expected = flow->logQWithGradient(x);
+    std::vector<int> differences(4);
+    std::vector<std::thread> threads;
+    for (int& count : differences)
+        threads.emplace_back([&] {
+            for (int i = 0; i < 200; i++) {
+                const LogQGradient result = flow->logQWithGradient(x);
+                count += !at::equal(result.logQ, expected.logQ) || !at::equal(result.gradient, expected.gradient);
+            }
+        });
+    for (auto& thread : threads)
+        thread.join();
+    EXPECT_EQ(differences, std::vector<int>(4, 0));
+}
+
 TEST(Flow, RefusesBadArguments) {
     const auto prior = std::make_shared<GaussianPrior>(2);
     const auto scaling = std::make_shared<Scaling>(std::vector<double>(3), std::vector<double>(3, 1.0));
@@ -139,6 +192,11 @@ TEST(Flow, RefusesBadArguments) {
             (void)makeFlow()->logQ(at::zeros({2, 4}, at::kDouble));
         },
         "Flow::toLatent: shape of x is [2, 4], but must be [batch, 3]");
+    expectMessage(
+        [&] {
+            (void)makeFlow()->logQWithGradient(at::zeros({2, 4}, at::kDouble));
+        },
+        "Flow::logQWithGradient: shape of x is [2, 4], but must be [batch, 3]");
     expectMessage([&] { makeFlow()->setParameterType(at::kHalf); }, "dtype is Half");
     expectMessage([&] { Flow::load("/nonexistent/flow"); }, "Flow::load: /nonexistent/flow");
 }

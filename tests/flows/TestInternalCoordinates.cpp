@@ -532,6 +532,23 @@ TEST(InternalCoordinates, InvalidRowsOfInverseStayAlone) {
     }
 }
 
+TEST(InternalCoordinates, PullsBackWithoutAGraph) {
+    for (bool constrained : {false, true}) {
+        Case molecule = alanineDipeptide(constrained);
+        auto chart = molecule.chart();
+        at::Tensor x = chart->forward(spread(*chart, molecule.x(), 5, 12)).value;
+        x[2][7] = std::nan("");
+        at::Tensor onValue = normal({5, chart->getInputSize()}, 3);
+        PulledResult pulled = chart->inverseWithPullBack(x), expected = chart->Transform::inverseWithPullBack(x);
+        EXPECT_TRUE(at::equal(pulled.result.value, expected.result.value));
+        EXPECT_EQ(pulled.result.logDet[2].item<double>(), -infinity);
+        at::Tensor gradient = pulled.pullBack(onValue);
+        EXPECT_TRUE(at::equal(gradient, expected.pullBack(onValue)));
+        EXPECT_EQ(gradient[2].abs().max().item<double>(), 0.0);
+        EXPECT_GT(gradient[1].abs().max().item<double>(), 1.0);
+    }
+}
+
 TEST(InternalCoordinates, AcceptsRoundedPiOfPeriodicFlows) {
     Case molecule = alanineDipeptide();
     auto chart = molecule.chart();

@@ -21,6 +21,15 @@ Conditioner::Options small() {
     return {{7}, Activation::SiLU, 5};
 }
 
+Conditioner::Options deep(Activation activation) {
+    return {{7, 6}, activation, 5};
+}
+
+std::shared_ptr<SplineCoupling> makeSpline(const Conditioner::Options& conditioner) {
+    return std::make_shared<SplineCoupling>(5, std::vector<int>{4, 1, 2}, std::vector<int>{1, 3},
+                                            SplineCoupling::Options{8, 2.0, conditioner});
+}
+
 // Five variables, of which 1 and 3 may be taken as circular.
 Tensor makePoints() {
     Random random(31);
@@ -68,6 +77,10 @@ std::vector<FlowContractCase> makeCases() {
          true},
         {"LearnedScaling", std::make_shared<LearnedScaling>(5), z, true},
         {"ExpScaling", std::make_shared<ExpScaling>(5), z, true},
+        {"AffineCoupling with tanh",
+         std::make_shared<AffineCoupling>(5, std::vector<int>{3, 1, 0}, deep(Activation::Tanh)), z, true},
+        {"SplineCoupling with ReLU", makeSpline(deep(Activation::ReLU)), z, true},
+        {"SplineCoupling without hidden layers", makeSpline({{}, Activation::SiLU, 5}), z, true},
         {"SmoothCoupling of open variables", makeSmooth({0, 2}, 8), z, true},
         {"SmoothCoupling of circular variables", makeSmooth({3, 1}, 4), z, true},
         {"SmoothCoupling of both, one component", makeSmooth({4, 1, 2}, 1), z, true},
@@ -90,6 +103,28 @@ TEST_P(LayerContract, Holds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layers, LayerContract, testing::Range(0, static_cast<int>(makeCases().size())));
+
+// Widths that fill the vectors of the kernels, that leave a rest and that are less than one.
+TEST(Couplings, PullBackThroughNetworksOfAnyWidth) {
+    const Tensor z = makePoints();
+    for (const auto& widths : std::vector<std::vector<int>>{{1}, {8, 37}, {70, 16}, {128, 128, 3}})
+        for (const Activation activation : {Activation::SiLU, Activation::Tanh}) {
+            const Conditioner::Options options{widths, activation, 5};
+            for (const std::shared_ptr<Transform>& coupling :
+                 {std::shared_ptr<Transform>(makeSpline(options)),
+                  std::shared_ptr<Transform>(std::make_shared<AffineCoupling>(5, std::vector<int>{3, 0}, options)),
+                  std::shared_ptr<Transform>(
+                      std::make_shared<SmoothCoupling>(5, std::vector<int>{4, 1, 2}, std::vector<int>{1, 3},
+                                                       SmoothCoupling::Options{3, 2.0, options}))}) {
+                SCOPED_TRACE(coupling->getTypeName() + " with a last layer of " + std::to_string(widths.back()));
+                randomiseParameters(*coupling, 0.08);
+                checkPullBack(*coupling, coupling->forward(z).value);
+                for (const auto& [name, tensor] : coupling->getParameters())
+                    tensor.set_data(tensor.detach().to(at::kFloat));
+                checkPullBack(*coupling, coupling->forward(z).value);
+            }
+        }
+}
 
 TEST(AdditiveCoupling, KeepsVolumesAndPromisesIt) {
     const AdditiveCoupling coupling(5, {4, 0}, small());

@@ -7,6 +7,7 @@
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
+#include <gtest/gtest-spi.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -65,6 +66,35 @@ TEST_P(FlowContract, Holds) {
 
 INSTANTIATE_TEST_SUITE_P(Transforms, FlowContract, testing::Range(0, static_cast<int>(makeCases().size())));
 
+// Pull-backs that forget the log-det, or are off by little more than rounding, are found.
+TEST(FlowContractItself, FindsWrongPullBacks) {
+    using PullBack = std::function<Tensor(const Tensor& onValue)>;
+    struct Mutant : AffineCoupling {
+        std::function<Tensor(const PullBack&, const Tensor&)> change;
+        explicit Mutant(decltype(change) change) : AffineCoupling(5, {4, 0}, small()), change(std::move(change)) {}
+        [[nodiscard]] PulledResult inverseWithPullBack(const Tensor& x) const override {
+            const auto right = [x, this](const Tensor& on) {
+                return AffineCoupling::inverseWithPullBack(x).pullBack(on);
+            };
+            return {AffineCoupling::inverseWithPullBack(x).result,
+                    [right, this](const Tensor& on) { return change(right, on); }};
+        }
+    };
+    const auto countFailures = [](const Mutant& mutant) {
+        randomiseParameters(mutant);
+        const Tensor x = makePoints();
+        testing::TestPartResultArray failures;
+        const testing::ScopedFakeTestPartResultReporter reporter(&failures);
+        checkPullBack(mutant, x);
+        return failures.size();
+    };
+    EXPECT_EQ(countFailures(Mutant([](const PullBack& right, const Tensor& on) { return right(on); })), 0);
+    const auto forgetLogDet = [](const PullBack& right, const Tensor& on) { return right(on) - right(0 * on); };
+    EXPECT_GT(countFailures(Mutant(forgetLogDet)), 0);
+    const auto scale = [](const PullBack& right, const Tensor& on) { return (1 + 1e-11) * right(on); };
+    EXPECT_GT(countFailures(Mutant(scale)), 0);
+}
+
 TEST(Coupling, LeavesPassiveVariablesAlone) {
     const Tensor z = makePoints();
     const auto spline = makeSpline({4, 1}, 8);
@@ -83,6 +113,14 @@ TEST(Coupling, PropagatesNonFiniteRowsAlone) {
     const TransformResult result = spline->forward(z);
     EXPECT_TRUE(at::isfinite(result.logDet.index_select(0, at::tensor({0L, 1L, 3L, 4L, 5L}))).all().item<bool>());
     EXPECT_TRUE(at::isnan(result.value[2]).any().item<bool>());
+    // The same without a graph, and of gradients.
+    const auto others = at::tensor({0L, 1L, 3L, 4L, 5L});
+    const PulledResult pulled = spline->inverseWithPullBack(z);
+    const Tensor gradient = pulled.pullBack(at::ones_like(z));
+    EXPECT_TRUE(at::isfinite(gradient.index_select(0, others)).all().item<bool>());
+    EXPECT_TRUE(at::isnan(gradient[2]).any().item<bool>());
+    EXPECT_TRUE(at::isnan(pulled.result.logDet[2]).item<bool>());
+    EXPECT_TRUE(at::isfinite(pulled.result.logDet.index_select(0, others)).all().item<bool>());
 }
 
 TEST(Transform, RefusesBadArguments) {

@@ -39,6 +39,35 @@ TEST(Prior, DensityIsNormalised) {
         EXPECT_NEAR(integrate(*prior, [](const Tensor& z) { return at::ones({z.size(0)}, at::kDouble); }), 1.0, 1e-9);
 }
 
+TEST(Prior, GradientIsThatOfTheDensity) {
+    const auto product =
+        std::make_shared<ProductPrior>(std::vector<std::shared_ptr<Prior>>{makeTorus(), makeMixture(), makeGaussian()});
+    for (const std::shared_ptr<Prior>& prior :
+         {makeGaussian(), makeTorus(), makeMixture(), std::shared_ptr<Prior>(product)}) {
+        Random random(3);
+        const Tensor z = 1.5 * random.normal(7, prior->getSize());
+        const auto [logDensity, gradient] = prior->logDensityWithGradient(z);
+        EXPECT_TRUE(at::allclose(logDensity, prior->logDensity(z), 0, 1e-13));
+        const DensityGradient byAutograd = prior->Prior::logDensityWithGradient(z);
+        EXPECT_TRUE(at::allclose(gradient, byAutograd.gradient, 1e-12, 1e-14));
+        const double h = 1e-5;
+        for (int i = 0; i < prior->getSize(); i++) {
+            Tensor step = at::zeros_like(z);
+            step.select(1, i).fill_(h);
+            const Tensor difference = (prior->logDensity(z + step) - prior->logDensity(z - step)) / (2 * h);
+            EXPECT_TRUE(at::allclose(gradient.select(1, i), difference, 1e-7, 1e-8));
+        }
+    }
+}
+
+// A component of a mixture with no density at z has no say in the gradient.
+TEST(Prior, GradientOfAMixtureIgnoresComponentsElsewhere) {
+    const auto narrow = std::make_shared<GaussianPrior>(1, 1e-3), wide = std::make_shared<GaussianPrior>(1, 2.0);
+    const MixturePrior mixture({narrow, wide}, {1, 1});
+    const Tensor z = at::full({1, 1}, 3.0, at::kDouble);
+    EXPECT_NEAR(mixture.logDensityWithGradient(z).gradient.item<double>(), -3.0 / 4.0, 1e-12);
+}
+
 TEST(Prior, SamplesFollowTheDensity) {
     constexpr int n = 100000;
     for (const auto& prior : {makeGaussian(), makeTorus(), makeMixture()}) {

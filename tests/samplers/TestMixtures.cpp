@@ -166,6 +166,8 @@ TEST(FlowPrior, IsTheDensityOfItsFlowAndDoesNotChangeWithIt) {
                                   .item<double>() /
                               (2 * h);
     EXPECT_NEAR((gradient * direction).sum().item<double>(), difference, 1e-6 * (1 + std::abs(difference)));
+    EXPECT_TRUE(at::allclose(prior.logDensityWithGradient(x).gradient, gradient, 1e-10, 1e-12));
+    EXPECT_TRUE(at::allclose(prior.logDensityWithGradient(x).logDensity, prior.logDensity(x), 0, 1e-12));
 }
 
 TEST(FlowPrior, RefusesAFlowThatIsNotSquareAndColumnsThatAreNone) {

@@ -68,6 +68,16 @@ TransformResult Conditioned::inverse(const Tensor& x) const {
     return separate(transform->inverse(join(x)));
 }
 
+PulledResult Conditioned::inverseWithPullBack(const Tensor& x) const {
+    const at::NoGradGuard noGrad;
+    PulledResult joint = transform->inverseWithPullBack(join(x));
+    return {separate(joint.result), [split = split, inner = std::move(joint.pullBack)](const Tensor& onValue) {
+                const auto numConditions = static_cast<std::int64_t>(split.getActive().size());
+                const Tensor none = at::zeros({onValue.size(0), numConditions}, onValue.options());
+                return split.takePassive(inner(split.join(none, onValue)));
+            }};
+}
+
 nlohmann::json Conditioned::getArchitecture() const {
     return {{"type", getTypeName()},
             {"transform", transform->getArchitecture()},

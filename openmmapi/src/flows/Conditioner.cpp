@@ -14,11 +14,10 @@ NLOHMANN_JSON_SERIALIZE_ENUM(Activation,
                              {{Activation::SiLU, "SiLU"}, {Activation::ReLU, "ReLU"}, {Activation::Tanh, "Tanh"}})
 }
 
-Conditioner::Conditioner(int inputSize, std::vector<int> circular, int outputSize, const Options& newOptions)
-    : options(newOptions) {
+Conditioner::Conditioner(int inputSize, std::vector<int> circularInputs, int outputSize, const Options& newOptions)
+    : options(newOptions), circular(std::move(circularInputs)) {
     require(inputSize >= 1, "Conditioner::Conditioner", "inputSize", inputSize, "at least 1");
     require(outputSize >= 1, "Conditioner::Conditioner", "outputSize", outputSize, "at least 1");
-    std::vector<int> open;
     for (int i = 0; i < inputSize; i++)
         if (std::find(circular.begin(), circular.end(), i) == circular.end())
             open.push_back(i);

@@ -2,6 +2,8 @@
 
 #include "openmmflow/flows/Coupling.h"
 #include "../latent/TensorTools.h"
+#include "CouplingPass.h"
+#include "SplineKernel.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/latent/Check.h"
 #include <nlohmann/json.hpp>
@@ -18,6 +20,95 @@ std::vector<int> findPositions(const std::vector<int>& list, const std::vector<i
             positions.push_back(static_cast<int>(i));
     return positions;
 }
+
+/** x = z + t or, inverse, z = x - t. */
+template <class T>
+struct AdditiveMap : PointMap<T> {
+    bool inverse;
+    explicit AdditiveMap(bool inverse) : inverse(inverse) {}
+    [[nodiscard]] int countOutputs() const override { return 1; }
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+        outputs.read(variable, 1);
+        const double sign = inverse ? -1 : 1;
+        outputs.onValue[0] = static_cast<T>(sign);
+        outputs.onLogDet[0] = 0;
+        return {x + sign * static_cast<double>(outputs.values[0]), 0, 1, 0};
+    }
+};
+
+/** x = z exp(s) + t or, inverse, z = (x - t) exp(-s), with s = bound tanh(raw/bound); outputs are all raw, all t. */
+template <class T>
+struct AffineMap : PointMap<T> {
+    int count;
+    double bound;
+    bool inverse;
+    AffineMap(std::size_t count, double bound, bool inverse)
+        : count(static_cast<int>(count)), bound(bound), inverse(inverse) {}
+    [[nodiscard]] int countOutputs() const override { return 2; }
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+        outputs.read(variable, 1);
+        outputs.read(count + variable, 1);
+        const double unit = std::tanh(static_cast<double>(outputs.values[0]) / bound), t = outputs.values[1];
+        const double logScale = inverse ? -bound * unit : bound * unit, scale = std::exp(logScale);
+        const double byRaw = (inverse ? -1 : 1) * (1 - unit * unit); // of logScale
+        const double argument = inverse ? x - t : x;
+        outputs.onValue[0] = static_cast<T>(argument * scale * byRaw);
+        outputs.onValue[1] = static_cast<T>(inverse ? -scale : 1);
+        outputs.onLogDet[0] = static_cast<T>(byRaw);
+        outputs.onLogDet[1] = 0;
+        return {inverse ? argument * scale : argument * scale + t, logScale, scale, 0};
+    }
+};
+
+double wrap(double angle) {
+    return angle - 2 * M_PI * std::floor((angle + M_PI) / (2 * M_PI));
+}
+
+/** RationalQuadraticSpline.h, reading of the slopes only those of the bin, and outside of an open spline nothing. */
+template <class T>
+struct SplineMap : PointMap<T> {
+    int bins;
+    double bound;
+    bool inverse;
+    const bool* circular; // [active]
+    SplineMap(int bins, double bound, bool inverse, const bool* circular)
+        : bins(bins), bound(bound), inverse(inverse), circular(circular) {}
+    [[nodiscard]] int countOutputs() const override { return RationalQuadraticSpline::countParameters(bins); }
+
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+        const bool turns = circular[variable];
+        const int first = variable * RationalQuadraticSpline::countParameters(bins), firstSlope = first + 2 * bins;
+        double rotation = 0;
+        if (turns) {
+            rotation = outputs.values[outputs.read(first + 3 * bins, 1)];
+            x = wrap(inverse ? x : x + rotation);
+        }
+        SplinePoint<T> p;
+        p.bins = bins;
+        p.inverse = inverse;
+        p.half = turns ? M_PI : bound;
+        p.point = (x + p.half) / (2 * p.half);
+        if (!(p.point >= 0 && p.point <= 1)) { // outside an open spline, or NaN
+            outputs.onValue[0] = outputs.onLogDet[0] = 0;
+            return {x, 0, 1, 0};
+        }
+        const int sizes = outputs.read(first, 2 * bins);
+        getSplineKernels<T>().locate(p, outputs.values.data() + sizes);
+        outputs.read(firstSlope + p.bin, 1);
+        outputs.read(firstSlope + (p.bin + 1) % bins, 1);
+        const T* slopes = outputs.values.data() + sizes + 2 * bins;
+        const bool atStart = !turns && p.bin == 0, atEnd = !turns && p.bin == bins - 1; // there the slope is 1
+        getSplineKernels<T>().finish(p, atStart ? nullptr : slopes, atEnd ? nullptr : slopes + 1,
+                                     differentiate ? outputs.onValue.data() + sizes : nullptr,
+                                     differentiate ? outputs.onLogDet.data() + sizes : nullptr);
+        if (!turns)
+            return {p.value, p.logDet, p.valueByX, p.logDetByX};
+        // value = wrap(spline(x) - rotation) or, forward, wrap(spline(x + rotation)).
+        outputs.onValue[0] = static_cast<T>(inverse ? -1 : p.valueByX);
+        outputs.onLogDet[0] = static_cast<T>(inverse ? 0 : p.logDetByX);
+        return {wrap(inverse ? p.value - rotation : p.value), p.logDet, p.valueByX, p.logDetByX};
+    }
+};
 
 } // namespace
 
@@ -70,12 +161,26 @@ Tensor AdditiveCoupling::predict(const Tensor& passivePart) const {
     return odd ? (t - conditioner(-passivePart).to(at::kDouble)) / 2 : t;
 }
 
+PulledResult AdditiveCoupling::run(const Tensor& y, bool inverse, bool differentiate) const {
+    const auto makeMap = [&]<class T>(T) { return AdditiveMap<T>(inverse); };
+    return runCouplingOfAnyType(conditioner, split, makeMap, y, differentiate);
+}
+
+PulledResult AdditiveCoupling::inverseWithPullBack(const Tensor& x) const {
+    return !odd && suitsGradientPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
+                                                                      : Transform::inverseWithPullBack(x);
+}
+
 TransformResult AdditiveCoupling::forward(const Tensor& z) const {
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), z))
+        return run(z.contiguous(), false, false).result;
     const Tensor passivePart = split.takePassive(z);
     return {split.join(split.takeActive(z) + predict(passivePart), passivePart), repeatForRows(0.0, z)};
 }
 
 TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), x))
+        return run(x.contiguous(), true, false).result;
     const Tensor passivePart = split.takePassive(x);
     return {split.join(split.takeActive(x) - predict(passivePart), passivePart), repeatForRows(0.0, x)};
 }
@@ -110,13 +215,27 @@ std::pair<Tensor, Tensor> AffineCoupling::predict(const Tensor& passivePart) con
     return {scaleBound * at::tanh(rawScale / scaleBound), t};
 }
 
+PulledResult AffineCoupling::run(const Tensor& y, bool inverse, bool differentiate) const {
+    const auto makeMap = [&]<class T>(T) { return AffineMap<T>(split.getActive().size(), scaleBound, inverse); };
+    return runCouplingOfAnyType(conditioner, split, makeMap, y, differentiate);
+}
+
+PulledResult AffineCoupling::inverseWithPullBack(const Tensor& x) const {
+    return !odd && suitsGradientPass(conditioner, split.getSize(), x) ? run(x.contiguous(), true, true)
+                                                                      : Transform::inverseWithPullBack(x);
+}
+
 TransformResult AffineCoupling::forward(const Tensor& z) const {
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), z))
+        return run(z.contiguous(), false, false).result;
     const Tensor passivePart = split.takePassive(z);
     const auto [s, t] = predict(passivePart);
     return {split.join(split.takeActive(z) * s.exp() + t, passivePart), s.sum(1)};
 }
 
 TransformResult AffineCoupling::inverse(const Tensor& x) const {
+    if (!odd && suitsPlainPass(conditioner, split.getSize(), x))
+        return run(x.contiguous(), true, false).result;
     const Tensor passivePart = split.takePassive(x);
     const auto [s, t] = predict(passivePart);
     return {split.join((split.takeActive(x) - t) * (-s).exp(), passivePart), -s.sum(1)};
@@ -156,7 +275,22 @@ TransformResult SplineCoupling::inverse(const Tensor& x) const {
     return apply(x, true);
 }
 
+PulledResult SplineCoupling::run(const Tensor& y, bool inverse, bool differentiate) const {
+    const auto makeMap = [&]<class T>(T) {
+        return SplineMap<T>(options.bins, options.bound, inverse, circularActive.const_data_ptr<bool>());
+    };
+    return runCouplingOfAnyType(conditioner, split, makeMap, y, differentiate);
+}
+
+PulledResult SplineCoupling::inverseWithPullBack(const Tensor& x) const {
+    return options.bins <= maxSplineBins && suitsGradientPass(conditioner, split.getSize(), x)
+               ? run(x.contiguous(), true, true)
+               : Transform::inverseWithPullBack(x);
+}
+
 TransformResult SplineCoupling::apply(const Tensor& y, bool inverse) const {
+    if (options.bins <= maxSplineBins && suitsPlainPass(conditioner, split.getSize(), y))
+        return run(y.contiguous(), inverse, false).result;
     const Tensor passivePart = split.takePassive(y);
     const TransformResult spline = RationalQuadraticSpline::apply(split.takeActive(y), conditioner(passivePart),
                                                                   circularActive, options.bins, options.bound, inverse);

@@ -3,10 +3,21 @@
 #include "openmmflow/flows/Elementary.h"
 #include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
+#include <functional>
 #include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
 using at::Tensor;
+
+namespace {
+
+/** A map whose log-det is constant. @param pullBack  onValue times the Jacobian of the inverse */
+PulledResult pull(const Transform& transform, const Tensor& x, std::function<Tensor(const Tensor& onValue)> pullBack) {
+    const at::NoGradGuard noGrad;
+    return {transform.inverse(x.detach()), std::move(pullBack)};
+}
+
+} // namespace
 
 Permutation::Permutation(std::vector<int> newOrder) : order(std::move(newOrder)) {
     const int size = static_cast<int>(order.size());
@@ -27,6 +38,10 @@ TransformResult Permutation::forward(const Tensor& z) const {
 
 TransformResult Permutation::inverse(const Tensor& x) const {
     return {x.index_select(1, inverseIndex), repeatForRows(0.0, x)};
+}
+
+PulledResult Permutation::inverseWithPullBack(const Tensor& x) const {
+    return pull(*this, x, [order = forwardIndex](const Tensor& onValue) { return onValue.index_select(1, order); });
 }
 
 nlohmann::json Permutation::getArchitecture() const {
@@ -56,6 +71,10 @@ TransformResult Scaling::inverse(const Tensor& x) const {
     return {(x - shift) / scale, repeatForRows(-logDet, x)};
 }
 
+PulledResult Scaling::inverseWithPullBack(const Tensor& x) const {
+    return pull(*this, x, [scale = scale](const Tensor& onValue) { return onValue / scale; });
+}
+
 nlohmann::json Scaling::getArchitecture() const {
     const auto list = [](const Tensor& t) {
         return std::vector<double>(t.data_ptr<double>(), t.data_ptr<double>() + t.numel());
@@ -78,6 +97,10 @@ TransformResult LearnedScaling::inverse(const Tensor& x) const {
     return {x / s, repeatForRows(-s.abs().log().sum(), x)};
 }
 
+PulledResult LearnedScaling::inverseWithPullBack(const Tensor& x) const {
+    return pull(*this, x, [s = scale.detach()](const Tensor& onValue) { return onValue / s.to(at::kDouble); });
+}
+
 nlohmann::json LearnedScaling::getArchitecture() const {
     return {{"type", getTypeName()}, {"size", getInputSize()}};
 }
@@ -95,6 +118,11 @@ TransformResult ExpScaling::forward(const Tensor& z) const {
 TransformResult ExpScaling::inverse(const Tensor& x) const {
     const Tensor k = logScale.to(at::kDouble);
     return {(-k).exp() * x, repeatForRows(-k.sum(), x)};
+}
+
+PulledResult ExpScaling::inverseWithPullBack(const Tensor& x) const {
+    return pull(*this, x,
+                [k = logScale.detach()](const Tensor& onValue) { return (-k.to(at::kDouble)).exp() * onValue; });
 }
 
 nlohmann::json ExpScaling::getArchitecture() const {
@@ -125,6 +153,10 @@ TransformResult CircularShift::forward(const Tensor& z) const {
 
 TransformResult CircularShift::inverse(const Tensor& x) const {
     return {at::where(circular, wrapAngle(x - offset), x), repeatForRows(0.0, x)};
+}
+
+PulledResult CircularShift::inverseWithPullBack(const Tensor& x) const {
+    return pull(*this, x, [](const Tensor& onValue) { return onValue; });
 }
 
 nlohmann::json CircularShift::getArchitecture() const {

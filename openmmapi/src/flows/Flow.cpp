@@ -71,6 +71,15 @@ FlowSample Flow::toLatent(const Tensor& x) const {
     return {map.value, configuration, -map.logDet, prior->logDensity(map.value) + map.logDet};
 }
 
+LogQGradient Flow::logQWithGradient(const Tensor& x) const {
+    require(x.dim() == 2 && x.size(1) == getSize(), "Flow::logQWithGradient", "shape of x", x.sizes(),
+            "[batch, " + std::to_string(getSize()) + "]");
+    const at::NoGradGuard noGrad;
+    const PulledResult map = transform->inverseWithPullBack(x.detach().to(at::kDouble));
+    const DensityGradient latent = prior->logDensityWithGradient(map.result.value);
+    return {latent.logDensity + map.result.logDet, map.pullBack(latent.gradient)};
+}
+
 Tensor Flow::place(const Tensor& x, const Tensor& reference) const {
     return transform->place(x, reference);
 }

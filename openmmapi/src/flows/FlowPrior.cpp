@@ -31,6 +31,11 @@ Tensor FlowPrior::logDensity(const Tensor& z) const {
     return flow->logQ(z);
 }
 
+DensityGradient FlowPrior::logDensityWithGradient(const Tensor& z) const {
+    const LogQGradient result = flow->logQWithGradient(z);
+    return {result.logQ, result.gradient};
+}
+
 Tensor FlowPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
     const Tensor latent = flow->toLatent(z).z;
     return flow->fromLatent(flow->getPrior()->perturb(latent, stepSize, random)).x;

@@ -182,6 +182,24 @@ TransformResult InternalCoordinates::inverse(const at::Tensor& x) const {
     return applyKernels(kernels, x, getOutputSize(), "InternalCoordinates::inverse");
 }
 
+PulledResult InternalCoordinates::inverseWithPullBack(const at::Tensor& x) const {
+    if (!x.is_cpu() || x.scalar_type() != at::kDouble)
+        return Transform::inverseWithPullBack(x);
+    const at::NoGradGuard noGrad;
+    const TransformResult map = inverse(x.detach());
+    return {map, [chart = chart, x = x.detach().contiguous(), map](const at::Tensor& onValue) {
+                const at::Tensor on = onValue.contiguous();
+                at::Tensor result = at::zeros_like(x);
+                for (std::int64_t i = 0; i < x.size(0); i++)
+                    if (std::isfinite(map.logDet.const_data_ptr<double>()[i]))
+                        chart->measureGradient(x.const_data_ptr<double>() + i * x.size(1),
+                                               map.value.const_data_ptr<double>() + i * on.size(1),
+                                               on.const_data_ptr<double>() + i * on.size(1), 1.0,
+                                               result.mutable_data_ptr<double>() + i * x.size(1));
+                return result;
+            }};
+}
+
 at::Tensor InternalCoordinates::place(const at::Tensor& x, const at::Tensor& reference) const {
     const char* where = "InternalCoordinates::place";
     require(x.dim() == 2 && x.size(1) == getOutputSize(), where, "the shape of x", x.sizes(), "[batch, 3 atoms]");

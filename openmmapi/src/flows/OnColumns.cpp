@@ -30,6 +30,14 @@ TransformResult OnColumns::inverse(const Tensor& x) const {
     return join(transform->inverse(split.takeActive(x)), x);
 }
 
+PulledResult OnColumns::inverseWithPullBack(const Tensor& x) const {
+    const at::NoGradGuard noGrad;
+    PulledResult part = transform->inverseWithPullBack(split.takeActive(x));
+    return {join(part.result, x.detach()), [split = split, inner = std::move(part.pullBack)](const Tensor& onValue) {
+                return split.join(inner(split.takeActive(onValue)), split.takePassive(onValue));
+            }};
+}
+
 nlohmann::json OnColumns::getArchitecture() const {
     return {{"type", getTypeName()},
             {"transform", transform->getArchitecture()},

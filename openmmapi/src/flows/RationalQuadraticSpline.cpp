@@ -14,24 +14,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr int maxBins = 64;
 constexpr double minBin = 1e-3, minSlope = 1e-3;
-
-template <class T>
-const SplineKernels<T>& getKernels() {
-    static const SplineKernels<T> kernels = [] {
-#ifdef OPENMMFLOW_HAVE_AVX2
-        const bool fast = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-        const bool fast = false;
-#endif
-        if constexpr (std::is_same_v<T, float>)
-            return fast ? SplineAvx2::getFloat() : SplineBaseline::getFloat();
-        else
-            return fast ? SplineAvx2::getDouble() : SplineBaseline::getDouble();
-    }();
-    return kernels;
-}
 
 struct Settings {
     int bins;
@@ -62,12 +45,13 @@ struct SplineFunction : torch::autograd::Function<SplineFunction> {
         Tensor value = at::empty(x.sizes(), x.options()), logDet = at::empty({x.size(0)}, x.options());
         at::parallel_for(0, x.size(0), grain(circular), [&](std::int64_t begin, std::int64_t end) {
             if (raw.scalar_type() == at::kFloat)
-                getKernels<float>().apply(describe<float>(x, raw, circular, settings), value.mutable_data_ptr<double>(),
-                                          logDet.mutable_data_ptr<double>(), begin, end);
+                getSplineKernels<float>().apply(describe<float>(x, raw, circular, settings),
+                                                value.mutable_data_ptr<double>(), logDet.mutable_data_ptr<double>(),
+                                                begin, end);
             else
-                getKernels<double>().apply(describe<double>(x, raw, circular, settings),
-                                           value.mutable_data_ptr<double>(), logDet.mutable_data_ptr<double>(), begin,
-                                           end);
+                getSplineKernels<double>().apply(describe<double>(x, raw, circular, settings),
+                                                 value.mutable_data_ptr<double>(), logDet.mutable_data_ptr<double>(),
+                                                 begin, end);
         });
         context->save_for_backward({x, raw, circular});
         context->saved_data["bins"] = bins;
@@ -85,9 +69,10 @@ struct SplineFunction : torch::autograd::Function<SplineFunction> {
         Tensor gradX = at::empty(x.sizes(), x.options()), gradRaw = at::empty(raw.sizes(), raw.options());
         at::parallel_for(0, x.size(0), grain(circular), [&](std::int64_t begin, std::int64_t end) {
             const auto run = [&]<class T>(T) {
-                getKernels<T>().backward(describe<T>(x, raw, circular, settings), gradValue.const_data_ptr<double>(),
-                                         gradLogDet.const_data_ptr<double>(), gradX.mutable_data_ptr<double>(),
-                                         gradRaw.mutable_data_ptr<T>(), begin, end);
+                getSplineKernels<T>().backward(describe<T>(x, raw, circular, settings),
+                                               gradValue.const_data_ptr<double>(), gradLogDet.const_data_ptr<double>(),
+                                               gradX.mutable_data_ptr<double>(), gradRaw.mutable_data_ptr<T>(), begin,
+                                               end);
             };
             if (raw.scalar_type() == at::kFloat)
                 run(float{});
@@ -100,7 +85,7 @@ struct SplineFunction : torch::autograd::Function<SplineFunction> {
 
 void check(const Tensor& x, const Tensor& raw, const Tensor& circular, int bins, double bound) {
     const char* where = "RationalQuadraticSpline::apply";
-    require(bins >= 2 && bins <= maxBins, where, "bins", bins, "between 2 and 64");
+    require(bins >= 2 && bins <= maxSplineBins, where, "bins", bins, "between 2 and 64");
     require(bound > 0 && std::isfinite(bound), where, "bound", bound, "positive and finite");
     require(x.dim() == 2 && x.scalar_type() == at::kDouble, where, "x", x.toString(), "float64 [batch, n]");
     require(circular.dim() == 1 && circular.size(0) == x.size(1) && circular.scalar_type() == at::kBool, where,

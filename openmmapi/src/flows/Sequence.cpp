@@ -45,6 +45,23 @@ TransformResult Sequence::inverse(const Tensor& x) const {
     return result;
 }
 
+PulledResult Sequence::inverseWithPullBack(const Tensor& x) const {
+    const at::NoGradGuard noGrad;
+    TransformResult result{x.detach(), at::zeros({x.size(0)}, x.options().dtype(at::kDouble).requires_grad(false))};
+    std::vector<decltype(PulledResult::pullBack)> pullBacks;
+    for (auto transform = transforms.rbegin(); transform != transforms.rend(); ++transform) {
+        PulledResult step = (*transform)->inverseWithPullBack(result.value);
+        result.value = step.result.value;
+        result.logDet += step.result.logDet;
+        pullBacks.push_back(std::move(step.pullBack));
+    }
+    return {result, [pullBacks = std::move(pullBacks)](Tensor on) {
+                for (auto pullBack = pullBacks.rbegin(); pullBack != pullBacks.rend(); ++pullBack)
+                    on = (*pullBack)(on);
+                return on;
+            }};
+}
+
 bool Sequence::isConstantLogDet() const {
     return std::all_of(transforms.begin(), transforms.end(), [](const auto& t) { return t->isConstantLogDet(); });
 }

@@ -2,6 +2,8 @@
 
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "../latent/TensorTools.h"
+#include "CouplingPass.h"
+#include "SmoothPoint.h"
 #include "openmmflow/latent/Check.h"
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -15,13 +17,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr double slopeMargin = 0.95, minWidth = 0.05, maxRadius = 0.99;
-
-struct Settings {
-    std::int64_t components;
-    double bound;
-    [[nodiscard]] std::int64_t countParameters() const { return 3 * components + 1; }
-};
+using Settings = SmoothSettings;
+constexpr double slopeMargin = Settings::slopeMargin, minWidth = Settings::minWidth, maxRadius = Settings::maxRadius;
 
 /** A map of the line at some points, and its derivative there. */
 struct Evaluation {
@@ -159,6 +156,36 @@ TransformResult applyMap(const Tensor& y, const Tensor& raw, const Settings& set
     return inverse ? TransformResult{map.value, logSlope} : TransformResult{x, -logSlope};
 }
 
+/** Both directions; derivatives are those of the inverse, which is in closed form. */
+template <class T>
+struct SmoothMap : PointMap<T> {
+    Settings settings;
+    std::size_t numOpen; // of the active variables, which come first
+    bool inverse;
+    SmoothMap(const Settings& settings, std::size_t numOpen, bool inverse)
+        : settings(settings), numOpen(numOpen), inverse(inverse) {}
+    [[nodiscard]] int countOutputs() const override { return static_cast<int>(settings.countParameters()); }
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+        const int count = countOutputs();
+        outputs.read(variable * count, count);
+        std::vector<double> numbers(3 * count, 0.0); // raw, onValue, onSlope
+        std::copy_n(outputs.values.begin(), count, numbers.begin());
+        SmoothDerivatives map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
+        const bool open = static_cast<std::size_t>(variable) < numOpen;
+        const auto wrap = [&](double y) { return open ? y : y - 2 * M_PI * std::floor((y + M_PI) / (2 * M_PI)); };
+        if (!inverse) {
+            const auto [solution, slope] = SmoothPoint(numbers.data(), settings, open).solve(x);
+            return {wrap(solution), -std::log(slope), 0, 0};
+        }
+        (open ? differentiateOpen : differentiateCircle)(numbers.data(), settings, x, map);
+        for (int k = 0; k < count; k++) {
+            outputs.onValue[k] = static_cast<T>(map.onValue[k]);
+            outputs.onLogDet[k] = static_cast<T>(map.onSlope[k] / map.slope);
+        }
+        return {wrap(map.value), std::log(map.slope), map.slope, map.curvature / map.slope};
+    }
+};
+
 std::vector<int> openFirst(std::vector<int> active, const std::vector<int>& circular) {
     std::stable_partition(active.begin(), active.end(), [&](int variable) {
         return std::find(circular.begin(), circular.end(), variable) == circular.end();
@@ -184,11 +211,28 @@ SmoothCoupling::SmoothCoupling(int size, std::vector<int> active, std::vector<in
                 "one of 0..size-1");
 }
 
+PulledResult SmoothCoupling::run(const Tensor& y, bool inverse, bool differentiate) const {
+    const std::size_t numOpen = split.getActive().size() - split.findActive(circular).size();
+    const Settings settings{options.components, options.bound};
+    const auto makeMap = [&]<class T>(T) { return SmoothMap<T>(settings, numOpen, inverse); };
+    return runCouplingOfAnyType(conditioner, split, makeMap, y, differentiate);
+}
+
+PulledResult SmoothCoupling::inverseWithPullBack(const Tensor& x) const {
+    return suitsNetworkPass(conditioner, split.getSize(), x, maxRowsOfSmoothGradients)
+               ? run(x.contiguous(), true, true)
+               : Transform::inverseWithPullBack(x);
+}
+
 TransformResult SmoothCoupling::forward(const Tensor& z) const {
+    if (suitsPlainPass(conditioner, split.getSize(), z))
+        return run(z.contiguous(), false, false).result;
     return apply(z, false);
 }
 
 TransformResult SmoothCoupling::inverse(const Tensor& x) const {
+    if (suitsPlainPass(conditioner, split.getSize(), x))
+        return run(x.contiguous(), true, false).result;
     return apply(x, true);
 }
 

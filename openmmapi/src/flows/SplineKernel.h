@@ -37,22 +37,67 @@ template <class T>
 using SplineBackward = void (*)(const SplineKernel<T>&, const double* gradValue, const double* gradLogDet,
                                 double* gradX, T* gradRaw, std::int64_t firstRow, std::int64_t endRow);
 
-/** The versions for this processor. */
+constexpr int maxSplineBins = 64;
+
+/** One bin, in units where the spline maps [0, 1] to [0, 1]. */
+struct SplineBin {
+    double x0, y0, w, h, d0, d1;
+};
+
+/** One spline at one point within it, of which only the raw numbers that count are looked at: all sizes, two slopes. */
+template <class T>
+struct SplinePoint {
+    int bins;
+    bool inverse;
+    double half, point; // half the interval; the argument, moved to [0, 1]
+    // Filled by locate().
+    int bin; // its slopes are those of the knots bin and bin + 1
+    SplineBin b;
+    T widthShare[maxSplineBins], heightShare[maxSplineBins];
+    // Filled by finish(): the result before any rotation, and derivatives.
+    double value, logDet, valueByX, logDetByX;
+};
+
+/** Find the bin. @param raw  the K widths and the K heights */
+template <class T>
+using SplineLocate = void (*)(SplinePoint<T>&, const T* raw);
+
+/**
+ * Evaluate.
+ *
+ * @param firstSlope, secondSlope  raw slopes of the bin's knots, null where the slope is 1
+ * @param byValue, byLogDet        filled with the derivatives of value and of logDet by the raw numbers: [2K + 2],
+ * widths, heights, the two slopes; both null if neither these nor those by the argument are wanted
+ */
+template <class T>
+using SplineFinish = void (*)(SplinePoint<T>&, const T* firstSlope, const T* secondSlope, T* byValue, T* byLogDet);
+
+/** The versions for one kind of processor. */
 template <class T>
 struct SplineKernels {
     SplineApply<T> apply;
     SplineBackward<T> backward;
+    SplineLocate<T> locate;
+    SplineFinish<T> finish;
 };
 
-namespace SplineBaseline {
-SplineKernels<float> getFloat();
-SplineKernels<double> getDouble();
-} // namespace SplineBaseline
+/** Those for this processor. Defined for float and double. */
+template <class T>
+const SplineKernels<T>& getSplineKernels();
+template <>
+const SplineKernels<float>& getSplineKernels<float>();
+template <>
+const SplineKernels<double>& getSplineKernels<double>();
 
-namespace SplineAvx2 {
-SplineKernels<float> getFloat();
-SplineKernels<double> getDouble();
-} // namespace SplineAvx2
+namespace KernelBaseline {
+SplineKernels<float> getFloatSpline();
+SplineKernels<double> getDoubleSpline();
+} // namespace KernelBaseline
+
+namespace KernelAvx2 {
+SplineKernels<float> getFloatSpline();
+SplineKernels<double> getDoubleSpline();
+} // namespace KernelAvx2
 
 } // namespace OpenMMFlow
 

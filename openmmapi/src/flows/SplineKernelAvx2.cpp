@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: MIT
-#define OPENMMFLOW_SPLINE_VARIANT SplineAvx2
+#define OPENMMFLOW_KERNEL_VARIANT KernelAvx2
 #include "SplineKernel.cpp"

@@ -47,6 +47,13 @@ TransformResult Whitening::inverse(const Tensor& x) const {
     return {at::matmul(x - mean, matrix) / squaredNorm, (-0.5 * squaredNorm.log().sum()).expand({x.size(0)})};
 }
 
+PulledResult Whitening::inverseWithPullBack(const Tensor& x) const {
+    const at::NoGradGuard noGrad;
+    return {inverse(x.detach()), [matrix = matrix](const Tensor& onValue) {
+                return at::matmul(onValue / matrix.square().sum(0), matrix.t());
+            }};
+}
+
 nlohmann::json Whitening::getArchitecture() const {
     return {{"type", getTypeName()}, {"size", getInputSize()}};
 }

@@ -4,6 +4,7 @@
 #include "TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <nlohmann/json.hpp>
+#include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -46,6 +47,15 @@ Tensor chooseColumn(const Tensor& p, Random& random) {
 
 } // namespace
 
+DensityGradient Prior::logDensityWithGradient(const Tensor& z) const {
+    const at::AutoGradMode grad(true);
+    const Tensor argument = z.detach().set_requires_grad(true);
+    const Tensor density = logDensity(argument);
+    if (!density.requires_grad())
+        return {density, at::zeros_like(argument.detach())};
+    return {density.detach(), torch::autograd::grad({density.sum()}, {argument})[0]};
+}
+
 GaussianPrior::GaussianPrior(int size, double sigma) : size(size), sigma(sigma) {
     require(size >= 1, "GaussianPrior::GaussianPrior", "size", size, "at least 1");
     require(sigma > 0 && std::isfinite(sigma), "GaussianPrior::GaussianPrior", "sigma", sigma, "positive and finite");
@@ -58,6 +68,11 @@ Tensor GaussianPrior::sample(std::int64_t count, Random& random) const {
 Tensor GaussianPrior::logDensity(const Tensor& z) const {
     checkShape(z, size, "GaussianPrior::logDensity");
     return -0.5 * (z / sigma).square().sum(1) - size * (std::log(sigma) + 0.5 * std::log(2 * M_PI));
+}
+
+DensityGradient GaussianPrior::logDensityWithGradient(const Tensor& z) const {
+    const at::NoGradGuard noGrad;
+    return {logDensity(z.detach()), z.detach() * (-1 / (sigma * sigma))};
 }
 
 Tensor GaussianPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
@@ -86,6 +101,10 @@ Tensor UniformTorusPrior::sample(std::int64_t count, Random& random) const {
 Tensor UniformTorusPrior::logDensity(const Tensor& z) const {
     checkShape(z, size, "UniformTorusPrior::logDensity");
     return at::full({z.size(0)}, -size * std::log(2 * M_PI), z.options().dtype(at::kDouble));
+}
+
+DensityGradient UniformTorusPrior::logDensityWithGradient(const Tensor& z) const {
+    return {logDensity(z.detach()), at::zeros_like(z.detach())};
 }
 
 Tensor UniformTorusPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
@@ -134,6 +153,20 @@ Tensor ProductPrior::logDensity(const Tensor& z) const {
         start += factor->getSize();
     }
     return sum;
+}
+
+DensityGradient ProductPrior::logDensityWithGradient(const Tensor& z) const {
+    checkShape(z, size, "ProductPrior::logDensityWithGradient");
+    Tensor sum = at::zeros({z.size(0)}, z.options().dtype(at::kDouble).requires_grad(false));
+    std::vector<Tensor> gradients;
+    std::int64_t start = 0;
+    for (const auto& factor : factors) {
+        const DensityGradient part = factor->logDensityWithGradient(z.narrow(1, start, factor->getSize()));
+        sum = sum + part.logDensity;
+        gradients.push_back(part.gradient);
+        start += factor->getSize();
+    }
+    return {sum, at::cat(gradients, 1)};
 }
 
 Tensor ProductPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
@@ -216,6 +249,21 @@ Tensor MixturePrior::logJoint(const Tensor& z) const {
 Tensor MixturePrior::logDensity(const Tensor& z) const {
     checkShape(z, getSize(), "MixturePrior::logDensity");
     return logJoint(z).logsumexp(1);
+}
+
+DensityGradient MixturePrior::logDensityWithGradient(const Tensor& z) const {
+    checkShape(z, getSize(), "MixturePrior::logDensityWithGradient");
+    std::vector<Tensor> columns, gradients;
+    for (const auto& component : components) {
+        const DensityGradient part = component->logDensityWithGradient(z);
+        columns.push_back(part.logDensity);
+        gradients.push_back(part.gradient);
+    }
+    // The gradient of a mixture is that of its components, weighted by their probabilities given z. Where z is outside
+    // of a component's domain, its gradient may be anything.
+    const Tensor joint = at::stack(columns, 1) + logWeights, weight = joint.softmax(1).unsqueeze(2);
+    const Tensor terms = at::where(weight > 0, weight * at::stack(gradients, 1), 0.0);
+    return {joint.logsumexp(1), terms.sum(1)};
 }
 
 Tensor MixturePrior::perturb(const Tensor& z, double stepSize, Random& random) const {

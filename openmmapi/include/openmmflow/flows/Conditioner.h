@@ -46,8 +46,17 @@ public:
     /** The options that getArchitecture() described. */
     static Options readOptions(const nlohmann::json& architecture);
 
+    /** What NetworkPass reads: the layers, and where the inputs are. */
+    [[nodiscard]] const Options& getOptions() const { return options; }
+    [[nodiscard]] const std::vector<at::Tensor>& getWeights() const { return weights; }
+    [[nodiscard]] const std::vector<at::Tensor>& getBiases() const { return biases; }
+    [[nodiscard]] bool isMasked() const { return !masks.empty(); }
+    [[nodiscard]] const std::vector<int>& getOpen() const { return open; }
+    [[nodiscard]] const std::vector<int>& getCircular() const { return circular; }
+
 private:
     Options options;
+    std::vector<int> open, circular; // the inputs of each kind, in the order in which the network takes them
     at::Tensor circularIndex, openIndex;
     std::vector<at::Tensor> weights, biases;
     std::vector<at::Tensor> masks; // bool, of the shapes of weights; empty when nothing is masked

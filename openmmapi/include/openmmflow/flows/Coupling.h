@@ -48,6 +48,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "AdditiveCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
@@ -55,6 +56,8 @@ public:
 
 private:
     [[nodiscard]] at::Tensor predict(const at::Tensor& passivePart) const;
+    /** Without a graph or tensor operations, for few rows. */
+    [[nodiscard]] PulledResult run(const at::Tensor& y, bool inverse, bool differentiate) const;
     Split split;
     Conditioner conditioner;
     bool odd;
@@ -79,12 +82,15 @@ public:
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "AffineCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
 
 private:
     [[nodiscard]] std::pair<at::Tensor, at::Tensor> predict(const at::Tensor& passivePart) const;
+    /** Without a graph or tensor operations, for few rows. */
+    [[nodiscard]] PulledResult run(const at::Tensor& y, bool inverse, bool differentiate) const;
     Split split;
     Conditioner conditioner;
     double scaleBound;
@@ -116,12 +122,15 @@ public:
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "SplineCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
 
 private:
     [[nodiscard]] TransformResult apply(const at::Tensor& y, bool inverse) const;
+    /** Without a graph or tensor operations, for few rows. */
+    [[nodiscard]] PulledResult run(const at::Tensor& y, bool inverse, bool differentiate) const;
     Split split;
     std::vector<int> circular;
     Options options;

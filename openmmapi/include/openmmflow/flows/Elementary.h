@@ -14,6 +14,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return static_cast<int>(order.size()); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Permutation"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
@@ -36,6 +37,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return static_cast<int>(shift.size(0)); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Scaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
@@ -61,6 +63,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return static_cast<int>(scale.size(0)); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "LearnedScaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
@@ -85,6 +88,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return static_cast<int>(logScale.size(0)); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "ExpScaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
@@ -104,6 +108,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return size; }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "CircularShift"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;

@@ -13,6 +13,11 @@ struct FlowSample {
     at::Tensor z, x, logDet, logQ;
 };
 
+/** log q(x), float64 [batch], and its gradient with respect to x, float64 [batch, size]. */
+struct LogQGradient {
+    at::Tensor logQ, gradient;
+};
+
 /**
  * A normalizing flow: a prior p(z) and a transform x = f(z), hence a density that can be sampled and evaluated (F1):
  *
@@ -66,6 +71,14 @@ public:
     [[nodiscard]] FlowSample toLatent(const at::Tensor& x) const;
     /** log q(x), float64 [batch]; -inf outside the flow's domain. @param x  [batch, size] */
     [[nodiscard]] at::Tensor logQ(const at::Tensor& x) const { return toLatent(x).logQ; }
+    /**
+     * log q(x) and its gradient, without a graph: for the forces of a density. At small batches several times as fast
+     * as by autograd, with which it agrees to rounding. Rows outside the flow's domain have logQ = -inf (or NaN) and a
+     * gradient of zeros or NaN.
+     *
+     * @param x  [batch, size]
+     */
+    [[nodiscard]] LogQGradient logQWithGradient(const at::Tensor& x) const;
     /** Move each x rigidly onto the frame of a reference: see Transform::place. */
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const;
 

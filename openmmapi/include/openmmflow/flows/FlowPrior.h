@@ -32,6 +32,7 @@ public:
     [[nodiscard]] int getSize() const override { return flow->getSize(); }
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] DensityGradient logDensityWithGradient(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override { return circular; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;

@@ -112,6 +112,7 @@ public:
     [[nodiscard]] int getOutputSize() const override { return 3 * getNumAtoms(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& xi) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "InternalCoordinates"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const override;

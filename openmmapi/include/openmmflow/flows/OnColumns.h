@@ -26,6 +26,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return transform->isConstantLogDet(); }
     [[nodiscard]] std::string getTypeName() const override { return "OnColumns"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;

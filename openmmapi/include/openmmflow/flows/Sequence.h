@@ -16,6 +16,7 @@ public:
     [[nodiscard]] int getOutputSize() const override;
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override;
     [[nodiscard]] std::string getTypeName() const override { return "Sequence"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;

@@ -46,12 +46,15 @@ public:
     [[nodiscard]] int getInputSize() const override { return split.getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "SmoothCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
 
 private:
     [[nodiscard]] TransformResult apply(const at::Tensor& y, bool inverse) const;
+    /** Without a graph or tensor operations, for few rows; derivatives are those of the inverse alone. */
+    [[nodiscard]] PulledResult run(const at::Tensor& y, bool inverse, bool differentiate) const;
     Split split; // its active variables are the open ones and then the circular ones
     std::vector<int> circular;
     Options options;

@@ -4,6 +4,7 @@
 
 #include "openmmflow/latent/Export.h"
 #include <ATen/core/Tensor.h>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -22,6 +23,16 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 struct TransformResult {
     at::Tensor value;
     at::Tensor logDet;
+};
+
+/**
+ * A result, and the gradient of sum(onValue * value) + sum(logDet) with respect to the argument as a function of
+ * onValue: [batch, columns of value] -> [batch, columns of the argument], both float64. None is part of an autograd
+ * graph. The function is to be called at most once, and before parameters change.
+ */
+struct PulledResult {
+    TransformResult result;
+    std::function<at::Tensor(const at::Tensor& onValue)> pullBack;
 };
 
 /**
@@ -49,6 +60,11 @@ public:
     [[nodiscard]] virtual TransformResult forward(const at::Tensor& z) const = 0;
     /** z = f^-1(x). @param x  float64 [batch, output size] */
     [[nodiscard]] virtual TransformResult inverse(const at::Tensor& x) const = 0;
+    /**
+     * inverse(x) and its pull-back: what gradients of log q(x) are made of. This one takes it from autograd; transforms
+     * that forces use have their own, without a graph, for small batches.
+     */
+    [[nodiscard]] virtual PulledResult inverseWithPullBack(const at::Tensor& x) const;
     /** Whether the log-det is the same number for every argument: a promise that the contract suite checks. */
     [[nodiscard]] virtual bool isConstantLogDet() const { return false; }
     /** The name under which create() knows this class. */

@@ -36,6 +36,7 @@ public:
     [[nodiscard]] int getInputSize() const override { return static_cast<int>(mean.size(0)); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
+    [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Whitening"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;

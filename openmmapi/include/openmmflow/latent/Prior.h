@@ -13,6 +13,11 @@
 
 namespace OpenMMFlow {
 
+/** log p(z), float64 [batch], and its gradient with respect to z, float64 [batch, size]. */
+struct DensityGradient {
+    at::Tensor logDensity, gradient;
+};
+
 /**
  * The density p(z) of the latent variables: where a flow starts.
  *
@@ -27,6 +32,8 @@ public:
     [[nodiscard]] virtual at::Tensor sample(std::int64_t count, Random& random) const = 0;
     /** log p(z), normalised. @param z  [batch, size]  @return float64 [batch] */
     [[nodiscard]] virtual at::Tensor logDensity(const at::Tensor& z) const = 0;
+    /** log p(z) and its gradient, without a graph. This one takes it from autograd. @param z  [batch, size] */
+    [[nodiscard]] virtual DensityGradient logDensityWithGradient(const at::Tensor& z) const;
     /**
      * Move each z by a kernel that leaves p(z) invariant and is reversible with respect to it.
      *
@@ -68,6 +75,7 @@ public:
     [[nodiscard]] int getSize() const override { return size; }
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] DensityGradient logDensityWithGradient(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override { return {}; }
     [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
@@ -90,6 +98,7 @@ public:
     [[nodiscard]] int getSize() const override { return size; }
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] DensityGradient logDensityWithGradient(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override;
     /** The same prior: a uniform density is its own power. */
@@ -109,6 +118,7 @@ public:
     [[nodiscard]] int getSize() const override { return size; }
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] DensityGradient logDensityWithGradient(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override;
     [[nodiscard]] std::shared_ptr<Prior> scaleVariance(double factor) const override;
@@ -143,6 +153,7 @@ public:
     [[nodiscard]] int getSize() const override { return components[0]->getSize(); }
     [[nodiscard]] at::Tensor sample(std::int64_t count, Random& random) const override;
     [[nodiscard]] at::Tensor logDensity(const at::Tensor& z) const override;
+    [[nodiscard]] DensityGradient logDensityWithGradient(const at::Tensor& z) const override;
     [[nodiscard]] at::Tensor perturb(const at::Tensor& z, double stepSize, Random& random) const override;
     [[nodiscard]] std::vector<int> getCircularIndices() const override { return components[0]->getCircularIndices(); }
     /** ln w_k p_k(z), [batch, components]: less log p(z), the log probabilities of the components given z. */

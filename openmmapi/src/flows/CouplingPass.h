@@ -1,0 +1,94 @@
+#ifndef OPENMMFLOW_FLOWS_COUPLINGPASS_H_
+#define OPENMMFLOW_FLOWS_COUPLINGPASS_H_
+// SPDX-License-Identifier: MIT
+
+#include "NetworkPass.h"
+#include "openmmflow/flows/Coupling.h"
+
+namespace OpenMMFlow {
+
+/** The outputs of the network that one active variable of one sample reads, and its derivatives by them. */
+template <class T>
+class PointOutputs {
+public:
+    PointOutputs(const NetworkPass<T>& network, int most)
+        : network(network), values(most), onValue(most), onLogDet(most) {}
+    void start(std::int64_t newRow) {
+        row = newRow;
+        size = 0;
+        ranges.clear();
+    }
+    /** Read outputs first .. first + count - 1. @return where they are in values, onValue and onLogDet */
+    int read(int first, int count) {
+        network.readOutputs(row, first, count, values.data() + size);
+        ranges.push_back({first, count});
+        size += count;
+        return size - count;
+    }
+    /** Add the pull-backs of value and of logDet to the last hidden layer, [hidden size] each. */
+    void pullBack(T* valueOnHidden, T* logDetOnHidden) const {
+        int offset = 0;
+        for (const auto& [first, count] : ranges) {
+            network.pullBackOutputs(first, count, onValue.data() + offset, onLogDet.data() + offset, valueOnHidden,
+                                    logDetOnHidden);
+            offset += count;
+        }
+    }
+
+private:
+    const NetworkPass<T>& network;
+    std::vector<std::pair<int, int>> ranges;
+    std::int64_t row = 0;
+    int size = 0;
+
+public:
+    std::vector<T> values;
+    /** Derivatives of value and logDet by these outputs, for the map to fill in. */
+    std::vector<T> onValue, onLogDet;
+};
+
+/** Where one active variable goes: value and logDet, with derivatives by the variable itself. */
+struct PointResult {
+    double value, logDet, valueByX, logDetByX;
+};
+
+/** The map of each active variable of a coupling, in one direction. */
+template <class T>
+class PointMap {
+public:
+    virtual ~PointMap() = default;
+    /** The most outputs of the network that a variable reads. */
+    [[nodiscard]] virtual int countOutputs() const = 0;
+    /**
+     * @param variable       position among the active ones
+     * @param x              its value
+     * @param differentiate  whether derivatives are wanted; if not, those of the result and of outputs may be left open
+     */
+    virtual PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const = 0;
+};
+
+/**
+ * A coupling of few rows without tensors. With derivatives, the network's last layer, by far its largest, is read only
+ * once: as soon as the outputs of a variable are known, so are the derivatives of its value v_i and of logDet by them,
+ * and their products with these rows of the weights, P_i = W_i^T dv_i/draw_i and B = sum_i W_i^T dlogDet/draw_i. The
+ * pull-back to the hidden layer is then B + sum_i P_i onValue_i.
+ *
+ * @param y  float64 [batch, size], contiguous
+ * @return pullBack is empty unless `differentiate`
+ */
+template <class T>
+PulledResult runCoupling(const Conditioner& conditioner, const Split& split, const PointMap<T>& map,
+                         const at::Tensor& y, bool differentiate);
+
+/** runCoupling with the dtype of the network. @param makeMap  PointMap<T> makeMap(T()) */
+template <class MakeMap>
+PulledResult runCouplingOfAnyType(const Conditioner& conditioner, const Split& split, const MakeMap& makeMap,
+                                  const at::Tensor& y, bool differentiate) {
+    if (conditioner.getWeights()[0].scalar_type() == at::kFloat)
+        return runCoupling<float>(conditioner, split, makeMap(float{}), y, differentiate);
+    return runCoupling<double>(conditioner, split, makeMap(double{}), y, differentiate);
+}
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_FLOWS_COUPLINGPASS_H_*/
