@@ -1,0 +1,50 @@
+#ifndef OPENMMFLOW_STAGEPROPAGATOR_H_
+#define OPENMMFLOW_STAGEPROPAGATOR_H_
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/AnnealedProtocol.h"
+#include <cstdint>
+#include <memory>
+#include <openmm/LangevinMiddleIntegrator.h>
+#include <openmm/internal/ContextImpl.h>
+
+namespace OpenMMFlow {
+
+/**
+ * Steps of dynamics at the present parameters of a Context, by an integrator of its own and the platform's kernel for
+ * it. Unlike the Context's integrator it does not call updateContextState(): no barostat acts. Time and step count
+ * advance.
+ */
+class StagePropagator {
+public:
+    virtual ~StagePropagator() = default;
+    /**
+     * Make the steps. Forces in the integration force groups must be those of the present positions and parameters.
+     * Velocities are at the time of the positions, before and after.
+     *
+     * @param potential  the potential energy of the present state, kJ/mol
+     * @return that of the last one
+     */
+    virtual double run(OpenMM::ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
+                       double potential) = 0;
+    /** Energy that friction and noise have put in, kJ/mol, in all; 0 where it is not counted. */
+    [[nodiscard]] double getHeat() const { return heat; }
+    /** Steps accepted, in all; every one where nothing is decided. */
+    [[nodiscard]] std::int64_t getNumAccepted() const { return numAccepted; }
+
+protected:
+    double heat = 0;
+    std::int64_t numAccepted = 0;
+};
+
+/**
+ * @param owner  gives the constraint tolerance and the force groups
+ * @param seed   of the kernel. CPU and GPU platforms want that of all other integrators of the Context; Reference
+ *               starts its random numbers anew with each kernel that is made
+ */
+[[nodiscard]] std::unique_ptr<StagePropagator> makeStagePropagator(StageDynamics dynamics, OpenMM::ContextImpl& context,
+                                                                   const OpenMM::Integrator& owner, int seed);
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_STAGEPROPAGATOR_H_*/
