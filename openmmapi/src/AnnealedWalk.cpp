@@ -77,7 +77,7 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
     const double kT = gasConstant * owner.getTemperature();
     const int numStages = protocol->getNumStages(), steps = protocol->getStepsPerStage();
     const bool countsHeat = protocol->getStageDynamics() == StageDynamics::LangevinShadowWork;
-    double shadow = countsHeat ? propagator->getHeat() - computeKineticEnergy() : 0;
+    double added = countsHeat ? -computeKineticEnergy() : 0; // total energy less heat, with fixed parameters
     double potential = measurePotential();
     const auto change = [&](int stage) {
         setStage(stage);
@@ -86,10 +86,13 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
         potential = changed;
     };
     const auto propagate = [&] {
-        const double last =
-            steps > 0 ? propagator->run(context, *protocol, owner.getTemperature(), steps, potential) : potential;
-        shadow += countsHeat ? last - potential : 0;
-        potential = last;
+        if (steps == 0)
+            return;
+        const StageResult result = propagator->run(context, *protocol, owner.getTemperature(), steps, potential);
+        added += countsHeat ? result.potential - potential - result.heat : 0;
+        work.steps += steps;
+        work.accepted += result.accepted;
+        potential = result.potential;
     };
     for (int i = 1; i <= numStages && std::isfinite(potential); i++)
         if (half == Half::Out) {
@@ -100,12 +103,11 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
             change(numStages - i);
         }
     if (countsHeat)
-        work.shadow = (shadow + computeKineticEnergy() - propagator->getHeat()) / kT;
+        work.shadow = (added + computeKineticEnergy()) / kT;
     return std::isfinite(potential) && std::isfinite(work.protocol) && std::isfinite(work.shadow);
 }
 
 bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optional<double>()>& middle) {
-    const std::int64_t acceptedBefore = propagator->getNumAccepted();
     HalfWork out, back;
     drawVelocities();
     bool arrived = walkHalf(Half::Out, out);
@@ -115,8 +117,8 @@ bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optiona
     record.shadowOut = out.shadow;
     record.workBack = back.protocol;
     record.shadowBack = back.shadow;
-    record.stageSteps = protocol->getNumStages() * protocol->getStepsPerStage() * (gain.has_value() ? 2 : 1);
-    record.stageAccepted = propagator->getNumAccepted() - acceptedBefore;
+    record.stageSteps = out.steps + back.steps;
+    record.stageAccepted = out.accepted + back.accepted;
     record.jumped = gain.has_value();
     record.middleLogAlpha = gain.value_or(0.0);
     record.logAlpha =

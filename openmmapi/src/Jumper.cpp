@@ -435,6 +435,9 @@ void FlowLangevinIntegrator::Jumper::moveToHalfStep() {
     std::vector<Vec3> velocities;
     context.calcForcesAndEnergy(true, false, owner.getIntegrationForceGroups());
     context.computeShiftedVelocities(-owner.getVelocityTimeOffset(), velocities);
+    for (const Vec3& velocity : velocities)
+        if (!std::isfinite(velocity.dot(velocity)))
+            throw OpenMMException(std::string(who) + ": the forces of an accepted jump are not finite");
     context.setVelocities(velocities);
 }
 

@@ -6,15 +6,18 @@
 #include <cmath>
 #include <openmm/CustomIntegrator.h>
 #include <openmm/kernels.h>
+#include <set>
 
 using namespace OpenMMFlow;
 using namespace OpenMM;
 
 namespace {
 
-void prepare(Integrator& integrator, const Integrator& owner) {
+template <class Stochastic>
+void prepare(Stochastic& integrator, const Integrator& owner, int seed) {
     integrator.setConstraintTolerance(owner.getConstraintTolerance());
     integrator.setIntegrationForceGroups(owner.getIntegrationForceGroups());
+    integrator.setRandomNumberSeed(seed);
 }
 
 /** Leapfrog, V R O R, whose velocities are half a step behind: made symmetric by half a kick back at first and forth at
@@ -22,25 +25,22 @@ void prepare(Integrator& integrator, const Integrator& owner) {
 class LangevinPropagator : public StagePropagator {
 public:
     LangevinPropagator(ContextImpl& context, const Integrator& owner, int seed) {
-        prepare(integrator, owner);
-        integrator.setRandomNumberSeed(seed);
+        prepare(integrator, owner, seed);
         kernel = context.getPlatform().createKernel(IntegrateLangevinMiddleStepKernel::Name(), context);
         kernel.getAs<IntegrateLangevinMiddleStepKernel>().initialize(context.getSystem(), integrator);
     }
-    double run(ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
-               double potential) override {
+    StageResult run(ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
+                    double potential) override {
         integrator.setTemperature(temperature);
         integrator.setFriction(protocol.getFriction());
         integrator.setStepSize(protocol.getStepSize());
-        const int groups = integrator.getIntegrationForceGroups();
         kick(context, -0.5 * protocol.getStepSize());
         for (int i = 0; i < steps; i++) {
             kernel.getAs<IntegrateLangevinMiddleStepKernel>().execute(context, integrator);
-            potential = context.calcForcesAndEnergy(true, i == steps - 1, groups);
+            potential = context.calcForcesAndEnergy(true, i == steps - 1, integrator.getIntegrationForceGroups());
         }
         kick(context, 0.5 * protocol.getStepSize());
-        numAccepted += steps;
-        return potential;
+        return {potential, 0, steps};
     }
 
 private:
@@ -53,19 +53,20 @@ private:
     std::vector<Vec3> velocities;
 };
 
-/** O V R V O, with the heat of its O's counted or its V R V's metropolised. */
+/**
+ * O V R V O, with the heat of its O's counted or its V R V's metropolised. A step is two of the kernel's, O V R and V
+ * O: virtual sites follow at the end of each, so that forces and energies in between are those of the new positions.
+ */
 class SymmetricPropagator : public StagePropagator {
 public:
-    SymmetricPropagator(bool metropolised, ContextImpl& context, const Integrator& owner, int seed) {
-        prepare(integrator, owner);
-        integrator.setRandomNumberSeed(seed);
+    SymmetricPropagator(bool metropolised, ContextImpl& context, const Integrator& owner, int seed)
+        : groups(findGroups(context, owner)) {
+        prepare(integrator, owner, seed);
         for (const char* name : globalNames)
             integrator.addGlobalVariable(name, 0.0);
-        integrator.addPerDofVariable("unconstrained", 0.0);
-        if (metropolised)
-            addMetropolisedStep(context.getSystem());
-        else
-            addStep();
+        for (const char* name : {"unconstrained_", "oldX_", "oldV_"})
+            integrator.addPerDofVariable(name, 0.0);
+        addStep(metropolised);
         kernel = context.getPlatform().createKernel(IntegrateCustomStepKernel::Name(), context);
         auto& custom = kernel.getAs<IntegrateCustomStepKernel>();
         custom.initialize(context.getSystem(), integrator);
@@ -73,88 +74,108 @@ public:
         for (int i = 0; i < integrator.getNumPerDofVariables(); i++)
             custom.setPerDofVariable(context, i, zero);
     }
-    double run(ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
-               double potential) override {
+    StageResult run(ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
+                    double potential) override {
         auto& custom = kernel.getAs<IntegrateCustomStepKernel>();
         integrator.setStepSize(protocol.getStepSize());
         const double keep = std::exp(-0.5 * protocol.getFriction() * protocol.getStepSize());
         std::vector<double> globals = {gasConstant * temperature, keep, std::sqrt(1 - keep * keep), potential};
-        globals.resize(integrator.getNumGlobalVariables());
+        globals.resize(globalNames.size());
         custom.setGlobalVariables(context, globals);
         bool forcesAreValid = true;
-        for (int i = 0; i < steps; i++)
+        for (int i = 0; i < 2 * steps; i++)
             custom.execute(context, integrator, forcesAreValid);
         custom.getGlobalVariables(context, globals);
-        heat += globals[4];
-        numAccepted += std::lround(globals[5]);
-        return globals[3];
+        return {globals[3], globals[4], std::lround(globals[5])};
     }
 
 private:
-    static constexpr std::array globalNames = {"kT",       "keep",   "noise", "potential", "heat",
-                                               "accepted", "before", "after", "trial",     "limit"};
-    // Friction and noise for half a step; "before" and "after" are kinetic energies.
+    // With names of their own: a Context parameter of the same name would be changed.
+    static constexpr std::array globalNames = {"kT_",      "keep_",  "noise_", "potential_", "heat_", "accepted_",
+                                               "kinetic_", "trial_", "limit_", "reject_",    "half_"};
+
+    // The force groups to add up; just "" where all Forces count. A step of a CustomIntegrator sees one or all.
+    static std::vector<std::string> findGroups(const ContextImpl& context, const Integrator& owner) {
+        std::set<int> counted;
+        bool all = true;
+        for (int i = 0; i < context.getSystem().getNumForces(); i++) {
+            const int group = context.getSystem().getForce(i).getForceGroup();
+            if ((owner.getIntegrationForceGroups() >> group) & 1)
+                counted.insert(group);
+            else
+                all = false;
+        }
+        if (all)
+            return {""};
+        std::vector<std::string> names;
+        for (const int group : counted)
+            names.push_back(std::to_string(group));
+        return names;
+    }
+    // Friction and noise for half a step.
     void addNoise() {
-        integrator.addComputePerDof("v", "keep*v + noise*sqrt(kT/m)*gaussian");
+        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
+        integrator.addComputeGlobal("heat_", "heat_ - kinetic_");
+        integrator.addComputePerDof("v", "keep_*v + noise_*sqrt(kT_/m)*gaussian");
         integrator.addConstrainVelocities();
+        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
+        integrator.addComputeGlobal("heat_", "heat_ + kinetic_");
     }
-    void addCountedNoise() {
-        integrator.addComputeSum("before", "0.5*m*v*v");
+    void addKick() {
+        for (const std::string& group : groups)
+            integrator.addComputePerDof("v", "v + 0.5*dt*f" + group + "/m");
+    }
+    void addStep(bool metropolised) {
+        integrator.beginIfBlock("half_ < 0.5");
         addNoise();
-        integrator.addComputeSum("after", "0.5*m*v*v");
-        integrator.addComputeGlobal("heat", "heat + after - before");
-    }
-    // Velocity Verlet with constraints (RATTLE), which is reversible and keeps volume.
-    void addVerlet() {
-        integrator.addComputePerDof("v", "v + 0.5*dt*f/m");
-        integrator.addComputePerDof("x", "x + dt*v");
-        integrator.addComputePerDof("unconstrained", "x");
-        integrator.addConstrainPositions();
-        integrator.addComputePerDof("v", "v + 0.5*dt*f/m + (x - unconstrained)/dt");
+        if (metropolised) {
+            integrator.addComputeGlobal("limit_", "potential_ + kinetic_ - kT_*log(uniform)");
+            integrator.addComputePerDof("oldX_", "x");
+            integrator.addComputePerDof("oldV_", "v");
+        }
+        addKickAndDrift();
+        integrator.endBlock();
+        integrator.beginIfBlock("half_ > 0.5");
+        addKick();
         integrator.addConstrainVelocities();
+        addPotential();
+        if (metropolised)
+            addDecision();
+        integrator.addComputeGlobal("potential_", "trial_");
+        integrator.addComputeGlobal("accepted_", "accepted_ + 1 - reject_");
+        addNoise();
+        integrator.endBlock();
+        integrator.addComputeGlobal("half_", "1 - half_");
     }
-    void addStep() {
-        addCountedNoise();
-        addVerlet();
-        integrator.addComputeGlobal("potential", "energy");
-        addCountedNoise();
-        integrator.addComputeGlobal("accepted", "accepted + 1");
+    // With the kick after it this is velocity Verlet with constraints (RATTLE), which is reversible and keeps volume.
+    void addKickAndDrift() {
+        addKick();
+        integrator.addComputePerDof("x", "x + dt*v");
+        integrator.addComputePerDof("unconstrained_", "x");
+        integrator.addConstrainPositions();
+        integrator.addComputePerDof("v", "v + (x - unconstrained_)/dt");
+    }
+    void addPotential() {
+        integrator.addComputeGlobal("trial_", "0");
+        for (const std::string& group : groups)
+            integrator.addComputeGlobal("trial_", "trial_ + energy" + group);
     }
     // What is not accepted goes back, with its velocities reversed. A comparison with NaN is false, so that what has no
     // energy is not accepted.
-    void addMetropolisedStep(const System& system) {
-        integrator.addPerDofVariable("oldX", 0.0);
-        integrator.addPerDofVariable("oldV", 0.0);
-        integrator.addGlobalVariable("reject", 0.0);
-        addNoise();
-        integrator.addComputeSum("before", "0.5*m*v*v");
-        integrator.addComputeGlobal("limit", "potential + before - kT*log(uniform)");
-        integrator.addComputePerDof("oldX", "x");
-        integrator.addComputePerDof("oldV", "v");
-        addVerlet();
-        integrator.addComputeSum("after", "0.5*m*v*v");
-        integrator.addComputeGlobal("trial", "energy");
-        integrator.addComputeGlobal("after", "trial + after");
-        integrator.addComputeGlobal("reject", "1");
-        integrator.beginIfBlock("after < limit");
-        integrator.addComputeGlobal("reject", "0");
-        integrator.addComputeGlobal("potential", "trial");
-        integrator.addComputeGlobal("accepted", "accepted + 1");
+    void addDecision() {
+        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
+        integrator.addComputeGlobal("kinetic_", "kinetic_ + trial_");
+        integrator.addComputeGlobal("reject_", "1");
+        integrator.beginIfBlock("kinetic_ < limit_");
+        integrator.addComputeGlobal("reject_", "0");
         integrator.endBlock();
-        integrator.beginIfBlock("reject > 0");
-        integrator.addComputePerDof("x", "oldX");
-        integrator.addComputePerDof("v", "-oldV");
-        if (hasVirtualSites(system))
-            integrator.addConstrainPositions(); // they follow there
+        integrator.beginIfBlock("reject_ > 0");
+        integrator.addComputePerDof("x", "oldX_");
+        integrator.addComputePerDof("v", "-oldV_");
+        integrator.addComputeGlobal("trial_", "potential_");
         integrator.endBlock();
-        addNoise();
     }
-    static bool hasVirtualSites(const System& system) {
-        for (int i = 0; i < system.getNumParticles(); i++)
-            if (system.isVirtualSite(i))
-                return true;
-        return false;
-    }
+    const std::vector<std::string> groups;
     CustomIntegrator integrator{0.001};
     Kernel kernel;
 };

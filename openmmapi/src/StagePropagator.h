@@ -10,6 +10,16 @@
 
 namespace OpenMMFlow {
 
+/** What the steps at a stage did. */
+struct StageResult {
+    /** The potential energy of the last state, kJ/mol. */
+    double potential = 0;
+    /** Energy that friction and noise have put in, kJ/mol; 0 where it is not counted. */
+    double heat = 0;
+    /** Steps accepted; every one where nothing is decided. */
+    std::int64_t accepted = 0;
+};
+
 /**
  * Steps of dynamics at the present parameters of a Context, by an integrator of its own and the platform's kernel for
  * it. Unlike the Context's integrator it does not call updateContextState(): no barostat acts. Time and step count
@@ -23,22 +33,13 @@ public:
      * Velocities are at the time of the positions, before and after.
      *
      * @param potential  the potential energy of the present state, kJ/mol
-     * @return that of the last one
      */
-    virtual double run(OpenMM::ContextImpl& context, const AnnealedProtocol& protocol, double temperature, int steps,
-                       double potential) = 0;
-    /** Energy that friction and noise have put in, kJ/mol, in all; 0 where it is not counted. */
-    [[nodiscard]] double getHeat() const { return heat; }
-    /** Steps accepted, in all; every one where nothing is decided. */
-    [[nodiscard]] std::int64_t getNumAccepted() const { return numAccepted; }
-
-protected:
-    double heat = 0;
-    std::int64_t numAccepted = 0;
+    [[nodiscard]] virtual StageResult run(OpenMM::ContextImpl& context, const AnnealedProtocol& protocol,
+                                          double temperature, int steps, double potential) = 0;
 };
 
 /**
- * @param owner  gives the constraint tolerance and the force groups
+ * @param owner  gives the constraint tolerance and the force groups, which may not change later
  * @param seed   of the kernel. CPU and GPU platforms want that of all other integrators of the Context; Reference
  *               starts its random numbers anew with each kernel that is made
  */

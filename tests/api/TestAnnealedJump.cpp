@@ -198,12 +198,9 @@ TEST_P(AnnealedJumpOn, RecordsSufficeToDecideAgain) {
                     EXPECT_TRUE(m.inTheMiddle);
                     EXPECT_EQ(m.accepted, r.jumped);
                     EXPECT_EQ(r.stageSteps, r.jumped ? 48 : 24);
-                    if (middle == MiddleJump::Always)
-                        EXPECT_EQ(r.middleLogAlpha, m.logAlpha);
-                    else
-                        EXPECT_EQ(m.accepted, accept(test, m.logAlpha, m.uniform));
-                    if (dynamics != StageDynamics::LangevinShadowWork)
-                        EXPECT_EQ(r.shadowOut + r.shadowBack, 0);
+                    EXPECT_EQ(r.middleLogAlpha, middle == MiddleJump::Always ? m.logAlpha : 0.0);
+                    EXPECT_EQ(m.accepted, middle == MiddleJump::Always || accept(test, m.logAlpha, m.uniform));
+                    EXPECT_TRUE(dynamics == StageDynamics::LangevinShadowWork || r.shadowOut + r.shadowBack == 0);
                     if (!r.jumped) {
                         EXPECT_EQ(r.logAlpha, -INFINITY);
                         EXPECT_FALSE(r.accepted);
@@ -223,8 +220,9 @@ TEST_P(AnnealedJumpOn, WithoutStepsItIsABareJump) {
     const auto system = makeAnnealedWell(tilt);
     const auto integrator = makeIntegrator(makeProtocol(StageDynamics::LangevinShadowWork, MiddleJump::Always, 5, 0));
     const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0.2, 0)});
+    const int numJumps = 300;
     int accepted = 0;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < numJumps; i++) {
         const double before = context->getState(State::Energy).getPotentialEnergy();
         accepted += integrator->jump();
         const AnnealedRecord& r = integrator->getAnnealedRecords().back();
@@ -236,7 +234,7 @@ TEST_P(AnnealedJumpOn, WithoutStepsItIsABareJump) {
         EXPECT_NEAR(r.workOut, m.uOld - before, 1e-4);
     }
     EXPECT_GT(accepted, 3);
-    EXPECT_LT(accepted, 57);
+    EXPECT_LT(accepted, numJumps - 3);
 }
 
 TEST_P(AnnealedJumpOn, RejectedAndFailedJumpsLeaveNoTrace) {
@@ -254,14 +252,14 @@ TEST_P(AnnealedJumpOn, RejectedAndFailedJumpsLeaveNoTrace) {
             const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0.3, 0.1)});
             context->setVelocitiesToTemperature(unitTemperature, 7);
             integrator->step(3);
-            int evaluations = 0, rejected = 0;
-            bool reached = true;
-            for (; reached; evaluations++) { // the first evaluation fails, then the second, and so on
+            int evaluations = 0, rejected = 0, unreached = 0;
+            for (; unreached < 5; evaluations++) { // the first evaluation fails, then the second, and so on
                 const State before = context->getState(everything);
                 integrator->resetJumpStatistics();
                 faulty->evaluationsLeft = evaluations;
                 const int accepted = integrator->jump();
-                reached = faulty->evaluationsLeft < 0;
+                const bool reached = faulty->evaluationsLeft < 0; // else the jump ended before
+                unreached += !reached;
                 faulty->evaluationsLeft = -1;
                 const State after = context->getState(everything);
                 EXPECT_EQ(after.getParameters(), before.getParameters());
@@ -280,8 +278,8 @@ TEST_P(AnnealedJumpOn, RejectedAndFailedJumpsLeaveNoTrace) {
                     EXPECT_TRUE(std::isfinite(after.getPositions()[0][k]));
                 rejected += 1 - accepted;
             }
-            EXPECT_GT(evaluations, 15);
-            EXPECT_GT(rejected, 2);
+            EXPECT_GT(evaluations, 12);
+            EXPECT_GT(rejected, 0);
             integrator->step(3); // and goes on
         }
 }
@@ -296,7 +294,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         integrator->step(20);
         std::stringstream checkpoint;
         context->createCheckpoint(checkpoint);
-        integrator->step(60);
+        integrator->step(90);
         const State expected = context->getState(everything);
         const JumpStatistics statistics = integrator->getJumpStatistics();
         const auto other = makeIntegrator(makeProtocol(dynamics)); // as another process would
@@ -304,7 +302,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         other->setTrialsPerJump(5);
         const auto restored = makeContext(*system, *other, {Vec3(0, 0, 0)});
         restored->loadCheckpoint(checkpoint);
-        other->step(60);
+        other->step(90);
         expectSameState(expected, restored->getState(everything));
         const JumpStatistics again = other->getJumpStatistics();
         EXPECT_EQ(again.accepted, statistics.accepted);
@@ -351,7 +349,7 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised}) {
         const auto protocol = makeProtocol(dynamics, MiddleJump::Always, 2, 20);
         protocol->setStepSize(0.0002);
-        FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
+        FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*makeTrimer()));
         integrator.setConstraintTolerance(1e-9);
         integrator.setRecordTrials(true);
         integrator.setRandomNumberSeed(1);
@@ -378,64 +376,97 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     }
 }
 
-// p(theta) of the constrained trimer with a spring on its angle, by annealed jumps alone and with long steps: metric
-// and velocities turn with the atoms. Chi-square has 11 degrees of freedom; the wrong law must not fit.
+// p(theta) of the constrained trimer, with a barrier that the stages take away, by annealed jumps alone and with long
+// steps: metric and velocities turn with the atoms. Chi-square has 11 degrees of freedom; without the metric factor the
+// law must not fit.
 TEST(AnnealedJump, ConstrainedTrimerFollowsTheMetric) {
-    const double spring = 3;
     const auto system = makeTrimer();
-    auto* angle = new CustomAngleForce("lambda*spring*(theta - 1.4)^2");
+    auto* angle = new CustomAngleForce("lambda*4*sin(theta)^4");
     angle->addGlobalParameter("lambda", 1.0);
-    angle->addGlobalParameter("spring", spring);
     angle->addAngle(1, 0, 2);
     system->addForce(angle);
-    const auto law = [&](double t, bool metric) {
-        return std::exp(-spring * (t - 1.4) * (t - 1.4) / (0.00831446261815324 * 300)) * std::sin(t) *
+    const auto law = [](double t, bool metric) {
+        return std::exp(-4 * std::pow(std::sin(t), 4) / (0.00831446261815324 * 300)) * std::sin(t) *
                (metric ? std::sqrt(1 - std::cos(t) * std::cos(t) / 4) : 1.0);
     };
-    constexpr int bins = 12, samples = 6000;
-    for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised})
-        for (const MiddleJump middle : allMiddles) {
-            const auto protocol = makeProtocol(dynamics, middle, 2, 3);
-            protocol->setStepSize(0.05);
-            protocol->setFriction(5);
-            FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
-            integrator.setJumpRandomNumberSeed(4);
-            integrator.setRandomNumberSeed(5);
-            integrator.setTrialsPerJump(3);
-            integrator.setAnnealedProtocol(protocol);
-            Context context(*system, integrator, getPlatform("Reference"));
-            context.setPositions(makeTrimerPositions(1.9));
-            std::vector<double> found(bins), expected(bins), wrong(bins);
-            for (int i = 0; i < samples; i++) {
-                for (int j = 0; j < 3; j++)
-                    integrator.jump();
-                const auto x = context.getState(State::Positions).getPositions();
-                const Vec3 a = x[1] - x[0], b = x[2] - x[0];
-                const double theta = std::acos(a.dot(b) / std::sqrt(a.dot(a) * b.dot(b)));
-                found[std::min(bins - 1, static_cast<int>(theta / M_PI * bins))]++;
-            }
-            double all = 0, allWrong = 0;
-            for (int i = 0; i < 1200 * bins; i++) {
-                const double t = M_PI * (i + 0.5) / (1200 * bins);
-                expected[i / 1200] += law(t, true);
-                wrong[i / 1200] += law(t, false);
-                all += law(t, true);
-                allWrong += law(t, false);
-            }
-            const auto chiSquare = [&](const std::vector<double>& weights, double sum) {
-                double total = 0;
-                for (int b = 0; b < bins; b++)
-                    total += std::pow(found[b] - weights[b] / sum * samples, 2) / (weights[b] / sum * samples);
-                return total;
-            };
-            std::printf("chi-square %.1f, of the wrong law %.1f, accepted %.2f, shadow or steps %.2f\n",
-                        chiSquare(expected, all), chiSquare(wrong, allWrong),
-                        integrator.getJumpStatistics().getAcceptanceRate(),
-                        static_cast<double>(integrator.getJumpStatistics().stageAccepted) /
-                            static_cast<double>(integrator.getJumpStatistics().stageSteps));
-            EXPECT_LT(chiSquare(expected, all), 45);
-            EXPECT_GT(chiSquare(wrong, allWrong), 60);
+    constexpr int bins = 12, samples = 10000;
+    std::vector<double> expected(bins), wrong(bins);
+    double all = 0, allWrong = 0;
+    for (int i = 0; i < 1200 * bins; i++) {
+        const double t = M_PI * (i + 0.5) / (1200 * bins);
+        expected[i / 1200] += law(t, true);
+        wrong[i / 1200] += law(t, false);
+        all += law(t, true);
+        allWrong += law(t, false);
+    }
+    for (const auto& [dynamics, middle] : {std::pair(StageDynamics::LangevinShadowWork, MiddleJump::Decided),
+                                           std::pair(StageDynamics::Metropolised, MiddleJump::Always)}) {
+        const auto protocol = makeProtocol(dynamics, middle, 2, 2);
+        protocol->setStepSize(0.08);
+        protocol->setFriction(5);
+        FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
+        integrator.setJumpRandomNumberSeed(4);
+        integrator.setRandomNumberSeed(5);
+        integrator.setTrialsPerJump(3);
+        integrator.setAnnealedProtocol(protocol);
+        Context context(*system, integrator, getPlatform("Reference"));
+        context.setPositions(makeTrimerPositions(1.9));
+        std::vector<double> found(bins);
+        for (int i = 0; i < samples; i++) {
+            integrator.jump();
+            integrator.jump();
+            const auto x = context.getState(State::Positions).getPositions();
+            const Vec3 a = x[1] - x[0], b = x[2] - x[0];
+            const double theta = std::acos(a.dot(b) / std::sqrt(a.dot(a) * b.dot(b)));
+            found[std::min(bins - 1, static_cast<int>(theta / M_PI * bins))]++;
         }
+        const auto chiSquare = [&](const std::vector<double>& weights, double sum) {
+            double total = 0;
+            for (int b = 0; b < bins; b++)
+                total += std::pow(found[b] - weights[b] / sum * samples, 2) / (weights[b] / sum * samples);
+            return total;
+        };
+        const JumpStatistics s = integrator.getJumpStatistics();
+        std::printf("chi-square %.1f, without metric %.1f, accepted %.2f, steps %.3f\n", chiSquare(expected, all),
+                    chiSquare(wrong, allWrong), s.getAcceptanceRate(),
+                    static_cast<double>(s.stageAccepted) / static_cast<double>(s.stageSteps));
+        EXPECT_LT(chiSquare(expected, all), 45);
+        EXPECT_GT(chiSquare(wrong, allWrong), 60);
+    }
+}
+
+// The integration force groups alone make energies, works and decisions: a Force outside them changes nothing.
+TEST(AnnealedJump, OnlyIntegrationForceGroupsCount) {
+    for (const StageDynamics dynamics : allDynamics) {
+        std::vector<State> ends;
+        for (const int which : {0, 1, 2}) {
+            const auto system = makeAnnealedWell(tilt);
+            auto* second = new CustomExternalForce("lambda*0.3*x"); // part of the target
+            second->addGlobalParameter("lambda", 1.0);
+            second->addParticle(0);
+            second->setForceGroup(which == 0 ? 0 : 3);
+            system->addForce(second);
+            auto* outside = new CustomExternalForce("100*x + 7"); // not
+            outside->addParticle(0);
+            outside->setForceGroup(5);
+            if (which == 2)
+                system->addForce(outside);
+            else
+                delete outside;
+            const auto integrator = makeIntegrator(makeProtocol(dynamics));
+            integrator->setIntegrationForceGroups((1 << 0) | (1 << 3));
+            integrator->setJumpInterval(5);
+            Context context(*system, *integrator, getPlatform("Reference"));
+            context.setPositions({Vec3(-2.4, 0, 0)});
+            integrator->step(40);
+            EXPECT_GT(integrator->getJumpStatistics().middleAccepted, 0);
+            ends.push_back(context.getState(State::Positions | State::Velocities));
+        }
+        for (int k = 0; k < 3; k++) {
+            EXPECT_NEAR(ends[1].getPositions()[0][k], ends[0].getPositions()[0][k], 1e-6);
+            EXPECT_NEAR(ends[2].getPositions()[0][k], ends[0].getPositions()[0][k], 1e-6);
+        }
+    }
 }
 
 TEST(AnnealedJump, ProtocolsComeAndGoBetweenSteps) {

@@ -122,7 +122,7 @@ TEST(Serialization, RefusesDamagedXml) {
     expectMessage(changed(" version=\"2\"", " version=\"99\""), "version is 99");
     expectMessage(changed(" stageDynamics=\"[^\"]*\"", " stageDynamics=\"Brownian\""), "stageDynamics is Brownian");
     expectMessage(changed(" stepsPerStage=\"[^\"]*\"", " stepsPerStage=\"-7\""), "steps is -7");
-    expectMessage(changed(" value=\"0.3[^\"]*\"", " value=\"x\""), "value is \"x\", but must be a number");
+    expectMessage(changed(" value=\"0?\\.3[^\"]*\"", " value=\"x\""), "value is \"x\", but must be a number");
     expectMessage(changed(" flow=\"....", " flow=\"!!!!"), "the flow in the XML is damaged");
     expectMessage(changed(" flow=\"([^\"]{200})..", " flow=\"$1ZZ"), "checksum");
     expectMessage(changed(" flow=\"[^\"]*\"", ""), "'flow'");
