@@ -71,6 +71,24 @@ void AnnealedWalk::drawVelocities() {
     context.applyVelocityConstraints(owner.getConstraintTolerance());
 }
 
+// Steps too long for the constraints to be solved leave them broken, and the state without meaning.
+bool AnnealedWalk::keepsConstraints() const {
+    const System& system = context.getSystem();
+    if (system.getNumConstraints() == 0)
+        return true;
+    std::vector<Vec3> positions;
+    context.getPositions(positions);
+    for (int i = 0; i < system.getNumConstraints(); i++) {
+        int a = 0, b = 0;
+        double length = 0;
+        system.getConstraintParameters(i, a, b, length);
+        const Vec3 d = positions[a] - positions[b];
+        if (!(std::abs(std::sqrt(d.dot(d)) / length - 1) < 1e-4 + 100 * owner.getConstraintTolerance()))
+            return false;
+    }
+    return true;
+}
+
 // Outwards a stage's parameters are switched on before its steps; on the way back, its steps come first. So the way
 // back is the way out in reverse. Works are in kT. @return false as soon as an energy is not finite
 bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
@@ -112,7 +130,7 @@ bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optiona
     drawVelocities();
     bool arrived = walkHalf(Half::Out, out);
     const std::optional<double> gain = arrived ? middle() : std::nullopt;
-    arrived = gain.has_value() && walkHalf(Half::Back, back);
+    arrived = gain.has_value() && walkHalf(Half::Back, back) && keepsConstraints();
     record.workOut = out.protocol;
     record.shadowOut = out.shadow;
     record.workBack = back.protocol;

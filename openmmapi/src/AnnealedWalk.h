@@ -28,7 +28,7 @@ public:
      * @param middle  what to do at the last stage. It returns the log of what the acceptance of the whole gains, or
      *                nothing, which ends the walk.
      * @param record  gets works, what was accepted on the way, and logAlpha: -inf where the walk has ended early
-     * @return whether it came to its end, with finite works
+     * @return whether it came to its end, with finite works and its constraints kept
      */
     bool walk(AnnealedRecord& record, const std::function<std::optional<double>()>& middle);
     /** Set velocities of the temperature, at the time of the positions: Maxwell's, along the constraints. */
@@ -42,6 +42,7 @@ private:
     };
     void setStage(int stage);
     bool walkHalf(Half half, HalfWork& work);
+    [[nodiscard]] bool keepsConstraints() const;
     [[nodiscard]] double measurePotential();
     [[nodiscard]] double computeKineticEnergy() const;
 

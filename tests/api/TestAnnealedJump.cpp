@@ -294,7 +294,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         integrator->step(20);
         std::stringstream checkpoint;
         context->createCheckpoint(checkpoint);
-        integrator->step(90);
+        integrator->step(150);
         const State expected = context->getState(everything);
         const JumpStatistics statistics = integrator->getJumpStatistics();
         const auto other = makeIntegrator(makeProtocol(dynamics)); // as another process would
@@ -302,7 +302,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         other->setTrialsPerJump(5);
         const auto restored = makeContext(*system, *other, {Vec3(0, 0, 0)});
         restored->loadCheckpoint(checkpoint);
-        other->step(90);
+        other->step(150);
         expectSameState(expected, restored->getState(everything));
         const JumpStatistics again = other->getJumpStatistics();
         EXPECT_EQ(again.accepted, statistics.accepted);
@@ -365,106 +365,130 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
             EXPECT_NEAR(std::sqrt(b.dot(b)), 0.15, 1e-7);
             EXPECT_NEAR(std::sqrt(site.dot(site)), 0, 1e-5);
             const AnnealedRecord& r = integrator.getAnnealedRecords().back();
-            ASSERT_TRUE(r.jumped);
             EXPECT_NEAR(r.shadowOut, 0, 2e-4);
             EXPECT_NEAR(r.shadowBack, 0, 2e-4);
         }
         const JumpStatistics s = integrator.getJumpStatistics();
         EXPECT_GT(s.accepted, 3);
-        EXPECT_EQ(s.failed + s.nonFinite, 0);
+        EXPECT_EQ(s.failed, 0);
         EXPECT_GE(s.stageAccepted, s.stageSteps - 2);
     }
 }
 
-// p(theta) of the constrained trimer, with a barrier that the stages take away, by annealed jumps alone and with long
-// steps: metric and velocities turn with the atoms. Chi-square has 11 degrees of freedom; without the metric factor the
-// law must not fit.
+// The constrained trimer, with a barrier that the stages take away, by annealed jumps alone: p(theta) has the metric
+// factor, whose mean logarithm tells it from the law without.
 TEST(AnnealedJump, ConstrainedTrimerFollowsTheMetric) {
     const auto system = makeTrimer();
     auto* angle = new CustomAngleForce("lambda*4*sin(theta)^4");
     angle->addGlobalParameter("lambda", 1.0);
     angle->addAngle(1, 0, 2);
     system->addForce(angle);
-    const auto law = [](double t, bool metric) {
-        return std::exp(-4 * std::pow(std::sin(t), 4) / (0.00831446261815324 * 300)) * std::sin(t) *
-               (metric ? std::sqrt(1 - std::cos(t) * std::cos(t) / 4) : 1.0);
+    const auto logMetric = [](double t) { return 0.5 * std::log(1 - std::cos(t) * std::cos(t) / 4); };
+    const auto expect = [&](bool metric) {
+        double sum = 0, all = 0;
+        for (int i = 0; i < 10000; i++) {
+            const double t = M_PI * (i + 0.5) / 10000;
+            const double weight =
+                std::exp(-4 * std::pow(std::sin(t), 4) / (0.00831446261815324 * 300) + (metric ? logMetric(t) : 0)) *
+                std::sin(t);
+            sum += weight * logMetric(t);
+            all += weight;
+        }
+        return sum / all;
     };
-    constexpr int bins = 12, samples = 10000;
-    std::vector<double> expected(bins), wrong(bins);
-    double all = 0, allWrong = 0;
-    for (int i = 0; i < 1200 * bins; i++) {
-        const double t = M_PI * (i + 0.5) / (1200 * bins);
-        expected[i / 1200] += law(t, true);
-        wrong[i / 1200] += law(t, false);
-        all += law(t, true);
-        allWrong += law(t, false);
-    }
     for (const auto& [dynamics, middle] : {std::pair(StageDynamics::LangevinShadowWork, MiddleJump::Decided),
                                            std::pair(StageDynamics::Metropolised, MiddleJump::Always)}) {
         const auto protocol = makeProtocol(dynamics, middle, 2, 2);
-        protocol->setStepSize(0.08);
+        protocol->setStepSize(0.03);
         protocol->setFriction(5);
         FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
+        integrator.setConstraintTolerance(1e-8);
         integrator.setJumpRandomNumberSeed(4);
         integrator.setRandomNumberSeed(5);
         integrator.setTrialsPerJump(3);
         integrator.setAnnealedProtocol(protocol);
         Context context(*system, integrator, getPlatform("Reference"));
         context.setPositions(makeTrimerPositions(1.9));
-        std::vector<double> found(bins);
-        for (int i = 0; i < samples; i++) {
-            integrator.jump();
-            integrator.jump();
-            const auto x = context.getState(State::Positions).getPositions();
-            const Vec3 a = x[1] - x[0], b = x[2] - x[0];
-            const double theta = std::acos(a.dot(b) / std::sqrt(a.dot(a) * b.dot(b)));
-            found[std::min(bins - 1, static_cast<int>(theta / M_PI * bins))]++;
+        const int blocks = 40, perBlock = 800;
+        double sum = 0, squares = 0;
+        for (int b = 0; b < blocks; b++) {
+            double block = 0;
+            for (int i = 0; i < perBlock; i++) {
+                integrator.jump();
+                const auto x = context.getState(State::Positions).getPositions();
+                const Vec3 u = x[1] - x[0], v = x[2] - x[0];
+                block += logMetric(std::acos(u.dot(v) / std::sqrt(u.dot(u) * v.dot(v)))) / perBlock;
+            }
+            sum += block;
+            squares += block * block;
         }
-        const auto chiSquare = [&](const std::vector<double>& weights, double sum) {
-            double total = 0;
-            for (int b = 0; b < bins; b++)
-                total += std::pow(found[b] - weights[b] / sum * samples, 2) / (weights[b] / sum * samples);
-            return total;
-        };
+        const double mean = sum / blocks, error = std::sqrt((squares / blocks - mean * mean) / (blocks - 1));
+        EXPECT_NEAR(mean, expect(true), 4 * error);
+        EXPECT_GT(std::abs(mean - expect(false)), 4 * error);
         const JumpStatistics s = integrator.getJumpStatistics();
-        std::printf("chi-square %.1f, without metric %.1f, accepted %.2f, steps %.3f\n", chiSquare(expected, all),
-                    chiSquare(wrong, allWrong), s.getAcceptanceRate(),
-                    static_cast<double>(s.stageAccepted) / static_cast<double>(s.stageSteps));
-        EXPECT_LT(chiSquare(expected, all), 45);
-        EXPECT_GT(chiSquare(wrong, allWrong), 60);
+        EXPECT_GT(s.getAcceptanceRate(), 0.5);
+        EXPECT_EQ(s.stageAccepted < s.stageSteps, dynamics == StageDynamics::Metropolised);
     }
 }
 
-// The integration force groups alone make energies, works and decisions: a Force outside them changes nothing.
-TEST(AnnealedJump, OnlyIntegrationForceGroupsCount) {
-    for (const StageDynamics dynamics : allDynamics) {
-        std::vector<State> ends;
-        for (const int which : {0, 1, 2}) {
-            const auto system = makeAnnealedWell(tilt);
-            auto* second = new CustomExternalForce("lambda*0.3*x"); // part of the target
-            second->addGlobalParameter("lambda", 1.0);
-            second->addParticle(0);
-            second->setForceGroup(which == 0 ? 0 : 3);
-            system->addForce(second);
-            auto* outside = new CustomExternalForce("100*x + 7"); // not
-            outside->addParticle(0);
-            outside->setForceGroup(5);
-            if (which == 2)
-                system->addForce(outside);
-            else
-                delete outside;
-            const auto integrator = makeIntegrator(makeProtocol(dynamics));
-            integrator->setIntegrationForceGroups((1 << 0) | (1 << 3));
-            integrator->setJumpInterval(5);
-            Context context(*system, *integrator, getPlatform("Reference"));
-            context.setPositions({Vec3(-2.4, 0, 0)});
-            integrator->step(40);
-            EXPECT_GT(integrator->getJumpStatistics().middleAccepted, 0);
-            ends.push_back(context.getState(State::Positions | State::Velocities));
+// Steps far too long for the constraints: whatever comes of it, no state that breaks them is accepted.
+TEST(AnnealedJump, NoBrokenConstraintIsAccepted) {
+    const auto system = makeTrimer();
+    auto* angle = new CustomAngleForce("lambda*4*sin(theta)^4");
+    angle->addGlobalParameter("lambda", 1.0);
+    angle->addAngle(1, 0, 2);
+    system->addForce(angle);
+    const auto protocol = makeProtocol(StageDynamics::LangevinShadowWork, MiddleJump::Decided, 2, 2);
+    protocol->setStepSize(0.3);
+    FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
+    integrator.setAnnealedProtocol(protocol);
+    integrator.setRandomNumberSeed(5);
+    integrator.setJumpRandomNumberSeed(4);
+    Context context(*system, integrator, getPlatform("Reference"));
+    context.setPositions(makeTrimerPositions(1.9));
+    for (int i = 0; i < 300; i++) {
+        integrator.jump();
+        const auto x = context.getState(State::Positions).getPositions();
+        for (const int k : {1, 2}) {
+            const Vec3 d = x[k] - x[0];
+            ASSERT_NEAR(std::sqrt(d.dot(d)), 0.15, 2e-4);
         }
-        for (int k = 0; k < 3; k++) {
-            EXPECT_NEAR(ends[1].getPositions()[0][k], ends[0].getPositions()[0][k], 1e-6);
-            EXPECT_NEAR(ends[2].getPositions()[0][k], ends[0].getPositions()[0][k], 1e-6);
+    }
+    EXPECT_GT(integrator.getJumpStatistics().nonFinite, 0);
+}
+
+// The integration force groups alone make energies, works and decisions: with a steep Force outside them, short steps
+// leave no shadow work, and records agree with the energy of the groups.
+TEST(AnnealedJump, OnlyIntegrationForceGroupsCount) {
+    const int groups = (1 << 0) | (1 << 3);
+    for (const StageDynamics dynamics : allDynamics) {
+        const auto system = makeAnnealedWell(tilt);
+        auto* second = new CustomExternalForce("lambda*30*x"); // part of the target
+        second->addGlobalParameter("lambda", 1.0);
+        second->addParticle(0);
+        second->setForceGroup(3);
+        system->addForce(second);
+        auto* outside = new CustomExternalForce("lambda*100*x + 7*y"); // not
+        outside->addGlobalParameter("lambda", 1.0);
+        outside->addParticle(0);
+        outside->setForceGroup(5);
+        system->addForce(outside);
+        const auto protocol = makeProtocol(dynamics, MiddleJump::Always, 2, 5);
+        protocol->setStepSize(0.0005);
+        const auto integrator = makeIntegrator(protocol);
+        integrator->setIntegrationForceGroups(groups);
+        Context context(*system, *integrator, getPlatform("Reference"));
+        context.setPositions({Vec3(-2.4, 0, 0)});
+        for (int i = 0; i < 20; i++) {
+            const double before = context.getState(State::Energy, false, groups).getPotentialEnergy();
+            context.setParameter("lambda", 0);
+            const double last = context.getState(State::Energy, false, groups).getPotentialEnergy();
+            context.setParameter("lambda", 1);
+            integrator->jump();
+            const AnnealedRecord& r = integrator->getAnnealedRecords().back();
+            EXPECT_NEAR(r.workOut, last - before, 0.5); // the particle moves a little
+            EXPECT_NEAR(r.shadowOut, 0, 1e-4);
+            EXPECT_EQ(r.stageAccepted, r.stageSteps);
         }
     }
 }
