@@ -50,15 +50,6 @@ double AnnealedWalk::measurePotential() {
     return context.calcForcesAndEnergy(true, true, owner.getIntegrationForceGroups());
 }
 
-double AnnealedWalk::computeKineticEnergy() const {
-    std::vector<Vec3> velocities;
-    context.getVelocities(velocities);
-    double sum = 0;
-    for (std::size_t i = 0; i < velocities.size(); i++)
-        sum += 0.5 * context.getSystem().getParticleMass(static_cast<int>(i)) * velocities[i].dot(velocities[i]);
-    return sum;
-}
-
 void AnnealedWalk::drawVelocities() {
     const System& system = context.getSystem();
     const double kT = gasConstant * owner.getTemperature();
@@ -94,8 +85,6 @@ bool AnnealedWalk::keepsConstraints() const {
 bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
     const double kT = gasConstant * owner.getTemperature();
     const int numStages = protocol->getNumStages(), steps = protocol->getStepsPerStage();
-    const bool countsHeat = protocol->getStageDynamics() == StageDynamics::LangevinShadowWork;
-    double added = countsHeat ? -computeKineticEnergy() : 0; // total energy less heat, with fixed parameters
     double potential = measurePotential();
     const auto change = [&](int stage) {
         setStage(stage);
@@ -107,7 +96,7 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
         if (steps == 0)
             return;
         const StageResult result = propagator->run(context, *protocol, owner.getTemperature(), steps, potential);
-        added += countsHeat ? result.potential - potential - result.heat : 0;
+        work.shadow += result.shadowWork / kT;
         work.steps += steps;
         work.accepted += result.accepted;
         potential = result.potential;
@@ -120,8 +109,6 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
             propagate();
             change(numStages - i);
         }
-    if (countsHeat)
-        work.shadow = (added + computeKineticEnergy()) / kT;
     return std::isfinite(potential) && std::isfinite(work.protocol) && std::isfinite(work.shadow);
 }
 

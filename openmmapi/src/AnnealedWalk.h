@@ -44,7 +44,6 @@ private:
     bool walkHalf(Half half, HalfWork& work);
     [[nodiscard]] bool keepsConstraints() const;
     [[nodiscard]] double measurePotential();
-    [[nodiscard]] double computeKineticEnergy() const;
 
     const FlowLangevinIntegrator& owner;
     OpenMM::ContextImpl& context;

@@ -54,19 +54,23 @@ private:
 };
 
 /**
- * O V R V O, with the heat of its O's counted or its V R V's metropolised. A step is two of the kernel's, O V R and V
- * O: virtual sites follow at the end of each, so that forces and energies in between are those of the new positions.
+ * O V R V O, with the energy that V R V adds counted or decided about. The O's of two steps in turn are done as one.
+ *
+ * A step is two of the kernel's, O V R and V O: virtual sites follow at the end of each, so that forces and energies in
+ * between are those of the new positions. Each computation for all degrees of freedom costs something on the CPU, where
+ * each draws random numbers: there are few.
  */
 class SymmetricPropagator : public StagePropagator {
 public:
     SymmetricPropagator(bool metropolised, ContextImpl& context, const Integrator& owner, int seed)
-        : groups(findGroups(context, owner)) {
+        : metropolised(metropolised), constrained(context.getSystem().getNumConstraints() > 0),
+          groups(findGroups(context, owner)) {
         prepare(integrator, owner, seed);
         for (const char* name : globalNames)
             integrator.addGlobalVariable(name, 0.0);
         for (const char* name : {"unconstrained_", "oldX_", "oldV_"})
             integrator.addPerDofVariable(name, 0.0);
-        addStep(metropolised);
+        addStep();
         kernel = context.getPlatform().createKernel(IntegrateCustomStepKernel::Name(), context);
         auto& custom = kernel.getAs<IntegrateCustomStepKernel>();
         custom.initialize(context.getSystem(), integrator);
@@ -79,20 +83,30 @@ public:
         auto& custom = kernel.getAs<IntegrateCustomStepKernel>();
         integrator.setStepSize(protocol.getStepSize());
         const double keep = std::exp(-0.5 * protocol.getFriction() * protocol.getStepSize());
-        std::vector<double> globals = {gasConstant * temperature, keep, std::sqrt(1 - keep * keep), potential};
-        globals.resize(globalNames.size());
-        custom.setGlobalVariables(context, globals);
+        std::vector<double> globals(globalNames.size());
+        globals[0] = gasConstant * temperature;
+        globals[1] = keep;
+        globals[2] = 1; // the half step of noise before the first V R V
+        globals[3] = potential;
         bool forcesAreValid = true;
-        for (int i = 0; i < 2 * steps; i++)
-            custom.execute(context, integrator, forcesAreValid);
-        custom.getGlobalVariables(context, globals);
+        for (int i = 0; i < steps; i++) {
+            if (i == 0 || i == steps - 1) {
+                globals[1] = keep;
+                globals[6] = i < steps - 1 ? keep * keep : keep;
+                custom.setGlobalVariables(context, globals);
+            }
+            for (int half = 0; half < 2; half++)
+                custom.execute(context, integrator, forcesAreValid);
+            custom.getGlobalVariables(context, globals);
+        }
         return {globals[3], globals[4], std::lround(globals[5])};
     }
 
 private:
     // With names of their own: a Context parameter of the same name would be changed.
-    static constexpr std::array globalNames = {"kT_",      "keep_",  "noise_", "potential_", "heat_", "accepted_",
-                                               "kinetic_", "trial_", "limit_", "reject_",    "half_"};
+    static constexpr std::array globalNames = {"kT_",       "keep_",     "first_",   "potential_", "shadow_",
+                                               "accepted_", "keepLast_", "kinetic_", "before_",    "trial_",
+                                               "limit_",    "reject_",   "half_"};
 
     // The force groups to add up; just "" where all Forces count. A step of a CustomIntegrator sees one or all.
     static std::vector<std::string> findGroups(const ContextImpl& context, const Integrator& owner) {
@@ -112,59 +126,69 @@ private:
             names.push_back(std::to_string(group));
         return names;
     }
-    // Friction and noise for half a step.
-    void addNoise() {
-        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
-        integrator.addComputeGlobal("heat_", "heat_ - kinetic_");
-        integrator.addComputePerDof("v", "keep_*v + noise_*sqrt(kT_/m)*gaussian");
-        integrator.addConstrainVelocities();
-        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
-        integrator.addComputeGlobal("heat_", "heat_ + kinetic_");
+    void addNoise(const std::string& keep) {
+        integrator.addComputePerDof("v", keep + "*v + sqrt((1 - " + keep + "^2)*kT_/m)*gaussian");
+        addConstrainVelocities();
     }
-    void addKick() {
-        for (const std::string& group : groups)
-            integrator.addComputePerDof("v", "v + 0.5*dt*f" + group + "/m");
+    void addConstrainVelocities() {
+        if (constrained)
+            integrator.addConstrainVelocities();
     }
-    void addStep(bool metropolised) {
+    void addKinetic() { integrator.addComputeSum("kinetic_", "0.5*m*v*v"); }
+    void addStep() {
         integrator.beginIfBlock("half_ < 0.5");
-        addNoise();
-        if (metropolised) {
-            integrator.addComputeGlobal("limit_", "potential_ + kinetic_ - kT_*log(uniform)");
-            integrator.addComputePerDof("oldX_", "x");
-            integrator.addComputePerDof("oldV_", "v");
-        }
-        addKickAndDrift();
+        addFirstHalf();
         integrator.endBlock();
         integrator.beginIfBlock("half_ > 0.5");
-        addKick();
-        integrator.addConstrainVelocities();
-        addPotential();
-        if (metropolised)
-            addDecision();
-        integrator.addComputeGlobal("potential_", "trial_");
-        integrator.addComputeGlobal("accepted_", "accepted_ + 1 - reject_");
-        addNoise();
+        addSecondHalf();
         integrator.endBlock();
         integrator.addComputeGlobal("half_", "1 - half_");
     }
-    // With the kick after it this is velocity Verlet with constraints (RATTLE), which is reversible and keeps volume.
-    void addKickAndDrift() {
-        addKick();
+    // Both halves are velocity Verlet with constraints (RATTLE), which is reversible and keeps volume: what constraints
+    // have done to x is done to v in the second.
+    void addFirstHalf() {
+        integrator.beginIfBlock("first_ > 0.5");
+        addNoise("keep_");
+        integrator.addComputeGlobal("first_", "0");
+        integrator.endBlock();
+        addKinetic();
+        integrator.addComputeGlobal("before_", "potential_ + kinetic_");
+        if (metropolised) {
+            integrator.addComputeGlobal("limit_", "before_ - kT_*log(uniform)");
+            integrator.addComputePerDof("oldX_", "x");
+            integrator.addComputePerDof("oldV_", "v");
+        }
+        for (const std::string& group : groups)
+            integrator.addComputePerDof("v", "v + 0.5*dt*f" + group + "/m");
         integrator.addComputePerDof("x", "x + dt*v");
-        integrator.addComputePerDof("unconstrained_", "x");
-        integrator.addConstrainPositions();
-        integrator.addComputePerDof("v", "v + (x - unconstrained_)/dt");
+        if (constrained)
+            integrator.addComputePerDof("unconstrained_", "x");
+        if (constrained)
+            integrator.addConstrainPositions();
     }
-    void addPotential() {
+    void addSecondHalf() {
+        std::string correction = constrained ? " + (x - unconstrained_)/dt" : "";
+        for (const std::string& group : groups) {
+            integrator.addComputePerDof("v", "v + 0.5*dt*f" + group + "/m" + correction);
+            correction.clear();
+        }
+        addConstrainVelocities();
         integrator.addComputeGlobal("trial_", "0");
         for (const std::string& group : groups)
             integrator.addComputeGlobal("trial_", "trial_ + energy" + group);
+        addKinetic();
+        integrator.addComputeGlobal("kinetic_", "kinetic_ + trial_");
+        if (metropolised)
+            addDecision();
+        else
+            integrator.addComputeGlobal("shadow_", "shadow_ + kinetic_ - before_");
+        integrator.addComputeGlobal("potential_", "trial_");
+        integrator.addComputeGlobal("accepted_", "accepted_ + 1 - reject_");
+        addNoise("keepLast_");
     }
     // What is not accepted goes back, with its velocities reversed. A comparison with NaN is false, so that what has no
     // energy is not accepted.
     void addDecision() {
-        integrator.addComputeSum("kinetic_", "0.5*m*v*v");
-        integrator.addComputeGlobal("kinetic_", "kinetic_ + trial_");
         integrator.addComputeGlobal("reject_", "1");
         integrator.beginIfBlock("kinetic_ < limit_");
         integrator.addComputeGlobal("reject_", "0");
@@ -175,6 +199,7 @@ private:
         integrator.addComputeGlobal("trial_", "potential_");
         integrator.endBlock();
     }
+    const bool metropolised, constrained;
     const std::vector<std::string> groups;
     CustomIntegrator integrator{0.001};
     Kernel kernel;

@@ -14,8 +14,8 @@ namespace OpenMMFlow {
 struct StageResult {
     /** The potential energy of the last state, kJ/mol. */
     double potential = 0;
-    /** Energy that friction and noise have put in, kJ/mol; 0 where it is not counted. */
-    double heat = 0;
+    /** What steps without friction and noise have added to the total energy, kJ/mol; 0 where it is not counted. */
+    double shadowWork = 0;
     /** Steps accepted; every one where nothing is decided. */
     std::int64_t accepted = 0;
 };

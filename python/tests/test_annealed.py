@@ -17,10 +17,30 @@ KT = (unit.MOLAR_GAS_CONSTANT_R * TEMPERATURE * unit.kelvin).value_in_unit(unit.
 SOLUTE = list(range(22))
 
 
+class Water:
+    """Alanine dipeptide in a small box of water, minimised a little: that of CappedPeptide takes half a minute."""
+
+    def __init__(self):
+        molecule = alanineDipeptide("vacuum")
+        self.forcefield = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
+        modeller = app.Modeller(molecule.topology, molecule.getPositions() * unit.nanometer)
+        modeller.addSolvent(self.forcefield, model="tip3p", boxSize=mm.Vec3(2, 1.9, 1.8) * unit.nanometer)
+        self.topology = modeller.topology
+        context = mm.Context(self.createSystem(), mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("CPU"))
+        context.setPositions(modeller.positions)
+        mm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
+        state = context.getState(positions=True)
+        self.positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+
+    def createSystem(self):
+        return self.forcefield.createSystem(self.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.7 * unit.nanometer,
+                                            constraints=app.HBonds)
+
+
 @pytest.fixture(scope="module")
-def peptide():
+def water():
     pytest.importorskip("PeptideBuilder")
-    return alanineDipeptide("explicit", constraints=app.HBonds, padding=0.9)
+    return Water()
 
 
 def evaluate(system, positions, parameters=None, box=None, platform="Reference"):
@@ -80,8 +100,8 @@ def withoutTail(system):
 
 
 @pytest.mark.parametrize("switching", [False, True])
-def testAnAlchemicalSystemBeginsAsTheSystem(peptide, switching):
-    system, positions = withoutTail(peptide.createSystem()), peptide.getPositions()
+def testAnAlchemicalSystemBeginsAsTheSystem(water, switching):
+    system, positions = withoutTail(water.createSystem()), water.positions
     nonbonded = next(f for f in system.getForces() if isinstance(f, mm.NonbondedForce))
     nonbonded.setUseSwitchingFunction(switching)
     nonbonded.setSwitchingDistance(0.6)  # within the molecule
@@ -100,8 +120,8 @@ def testAnAlchemicalSystemBeginsAsTheSystem(peptide, switching):
             evaluate(system, positions, platform="CPU")[0], rel=1e-6)
 
 
-def testAnAlchemicalSystemEndsAsMoleculeInVacuumAndSolvent(peptide):
-    system, positions = withoutTail(peptide.createSystem()), peptide.getPositions()
+def testAnAlchemicalSystemEndsAsMoleculeInVacuumAndSolvent(water):
+    system, positions = withoutTail(water.createSystem()), water.positions
     others = [i for i in range(system.getNumParticles()) if i not in SOLUTE]
     end = {alchemy.ELECTROSTATICS: 0.0, alchemy.STERICS: 0.0}
     energy, forces = evaluate(of.alchemicalSystem(system, SOLUTE), positions, end)
@@ -116,8 +136,8 @@ def testAnAlchemicalSystemEndsAsMoleculeInVacuumAndSolvent(peptide):
     assert evaluate(of.alchemicalSystem(system, SOLUTE), moved, {alchemy.ELECTROSTATICS: 0.0})[0] > energy + 100
 
 
-def testTheDispersionCorrectionIsKeptButForTheSoluteItself(peptide):
-    system, positions = peptide.createSystem(), peptide.getPositions()
+def testTheDispersionCorrectionIsKeptButForTheSoluteItself(water):
+    system, positions = water.createSystem(), water.positions
     tail = evaluate(system, positions, platform="CPU")[0] - evaluate(withoutTail(system), positions, platform="CPU")[0]
     assert tail < -10
     alchemical = of.alchemicalSystem(system, SOLUTE)
@@ -232,8 +252,8 @@ def testAnIntegratorKeepsItsProtocolInCopies():
     assert integrator.getAnnealedProtocol() is None
 
 
-def testWhatCannotBeDecoupledIsRefused(peptide):
-    system = peptide.createSystem()
+def testWhatCannotBeDecoupledIsRefused(water):
+    system = water.createSystem()
 
     def changed(change):
         result = copy.deepcopy(system)
@@ -261,15 +281,15 @@ def testWhatCannotBeDecoupledIsRefused(peptide):
 ELSEWHERE = "elsewhere"
 
 
-def testAnnealedJumpsInExplicitWater(peptide):
+def testAnnealedJumpsInExplicitWater(water):
     """Rigid bonds to hydrogen, 2 fs, PME, a barostat between jumps. A rejected jump leaves no trace, an accepted one whole
     molecules; the flow is not trained, so that it is rejected but for a protocol that does nothing to speak of."""
-    system, positions = peptide.createSystem(), peptide.getPositions()
+    system, positions = water.createSystem(), water.positions
     barostat = mm.MonteCarloBarostat(1 * unit.bar, TEMPERATURE, 5)
     barostat.setRandomNumberSeed(1)
     system.addForce(barostat)
-    generator = of.BoltzmannGenerator.fromSystem(peptide.createSystem(), positions, TEMPERATURE, SOLUTE, layers=2,
-                                                 data=makeFrames(peptide, positions), seed=1)
+    generator = of.BoltzmannGenerator.fromSystem(water.createSystem(), positions, TEMPERATURE, SOLUTE, layers=2,
+                                                 data=makeFrames(positions), seed=1)
     alchemical = of.alchemicalSystem(system, SOLUTE)
     integrator = of.FlowLangevinIntegrator(TEMPERATURE, 1, 0.002, generator.flow)
     integrator.setRandomNumberSeed(3)
@@ -299,16 +319,18 @@ def testAnnealedJumpsInExplicitWater(peptide):
             np.testing.assert_array_equal(*(np.array([list(v) for v in s.getPeriodicBoxVectors()]) for s in (before, after)))
             if not accepted:
                 rejected += 1
-                for name in ("Positions", "Velocities", "Forces"):
+                for name in ("Positions", "Velocities"):
                     np.testing.assert_array_equal(*(np.array(getattr(s, f"get{name}")(asNumpy=True)) for s in (before, after)))
-                assert after.getPotentialEnergy() == before.getPotentialEnergy()
+                # up to the order of a new neighbour list
+                np.testing.assert_allclose(*(np.array(s.getForces(asNumpy=True)) for s in (before, after)), rtol=0, atol=0.02)
+                assert abs(after.getPotentialEnergy() - before.getPotentialEnergy()) < 0.05 * unit.kilojoule_per_mole
     assert rejected > 0
     statistics = integrator.getJumpStatistics()
     assert statistics.trials == 6 and statistics.failed == 0 and statistics.stageAccepted > 0
     integrator.step(10)
 
 
-def makeFrames(peptide, positions):
+def makeFrames(positions):
     """Frames of the molecule where it was built, shaken a little: enough to start a flow."""
     random = np.random.default_rng(1)
     frames = positions[None, SOLUTE] + random.normal(scale=0.002, size=(200, len(SOLUTE), 3))
