@@ -90,15 +90,15 @@ public:
         globals[3] = potential;
         bool forcesAreValid = true;
         for (int i = 0; i < steps; i++) {
-            if (i == 0 || i == steps - 1) {
-                globals[1] = keep;
-                globals[6] = i < steps - 1 ? keep * keep : keep;
+            if (i > 0 && i == steps - 1)
+                custom.getGlobalVariables(context, globals);
+            globals[6] = i < steps - 1 ? keep * keep : keep;
+            if (i == 0 || i == steps - 1)
                 custom.setGlobalVariables(context, globals);
-            }
             for (int half = 0; half < 2; half++)
                 custom.execute(context, integrator, forcesAreValid);
-            custom.getGlobalVariables(context, globals);
         }
+        custom.getGlobalVariables(context, globals);
         return {globals[3], globals[4], std::lround(globals[5])};
     }
 

@@ -120,7 +120,7 @@ INSTANTIATE_TEST_SUITE_P(Platforms, AnnealedJumpOn, testing::Values("Reference",
 TEST(AnnealedJump, KeepsTheTargetWithLongSteps) {
     for (const StageDynamics dynamics : allDynamics)
         for (const MiddleJump middle : allMiddles)
-            checkInvariance(dynamics, middle, 6000);
+            checkInvariance(dynamics, middle, 5000);
 }
 
 TEST(SlowAnnealedJump, KeepsTheTargetWithLongSteps) {
@@ -375,69 +375,86 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     }
 }
 
-// The constrained trimer, with a barrier that the stages take away, by annealed jumps alone: p(theta) has the metric
-// factor, whose mean logarithm tells it from the law without.
-TEST(AnnealedJump, ConstrainedTrimerFollowsTheMetric) {
-    const auto system = makeTrimer();
-    auto* angle = new CustomAngleForce("lambda*4*sin(theta)^4");
+namespace {
+
+/** The constrained trimer with a barrier that the stages take away. */
+std::unique_ptr<System> makeHinderedTrimer() {
+    auto system = makeTrimer();
+    auto* angle = new CustomAngleForce("lambda*12*sin(theta)^4");
     angle->addGlobalParameter("lambda", 1.0);
     angle->addAngle(1, 0, 2);
     system->addForce(angle);
+    return system;
+}
+
+// Annealed jumps alone: the mean of the metric's logarithm, from its value by quadrature and from that of the law
+// without the metric factor, in standard errors.
+std::pair<double, double> measureMetric(StageDynamics dynamics, MiddleJump middle, int perBlock) {
     const auto logMetric = [](double t) { return 0.5 * std::log(1 - std::cos(t) * std::cos(t) / 4); };
     const auto expect = [&](bool metric) {
         double sum = 0, all = 0;
         for (int i = 0; i < 10000; i++) {
             const double t = M_PI * (i + 0.5) / 10000;
             const double weight =
-                std::exp(-4 * std::pow(std::sin(t), 4) / (0.00831446261815324 * 300) + (metric ? logMetric(t) : 0)) *
+                std::exp(-12 * std::pow(std::sin(t), 4) / (0.00831446261815324 * 300) + (metric ? logMetric(t) : 0)) *
                 std::sin(t);
             sum += weight * logMetric(t);
             all += weight;
         }
         return sum / all;
     };
-    for (const auto& [dynamics, middle] : {std::pair(StageDynamics::LangevinShadowWork, MiddleJump::Decided),
-                                           std::pair(StageDynamics::Metropolised, MiddleJump::Always)}) {
-        const auto protocol = makeProtocol(dynamics, middle, 2, 2);
-        protocol->setStepSize(0.03);
-        protocol->setFriction(5);
-        FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
-        integrator.setConstraintTolerance(1e-8);
-        integrator.setJumpRandomNumberSeed(4);
-        integrator.setRandomNumberSeed(5);
-        integrator.setTrialsPerJump(3);
-        integrator.setAnnealedProtocol(protocol);
-        Context context(*system, integrator, getPlatform("Reference"));
-        context.setPositions(makeTrimerPositions(1.9));
-        const int blocks = 40, perBlock = 800;
-        double sum = 0, squares = 0;
-        for (int b = 0; b < blocks; b++) {
-            double block = 0;
-            for (int i = 0; i < perBlock; i++) {
-                integrator.jump();
-                const auto x = context.getState(State::Positions).getPositions();
-                const Vec3 u = x[1] - x[0], v = x[2] - x[0];
-                block += logMetric(std::acos(u.dot(v) / std::sqrt(u.dot(u) * v.dot(v)))) / perBlock;
-            }
-            sum += block;
-            squares += block * block;
+    const auto system = makeHinderedTrimer();
+    const auto protocol = makeProtocol(dynamics, middle, 2, 2);
+    protocol->setStepSize(0.03);
+    protocol->setFriction(5);
+    FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
+    integrator.setConstraintTolerance(1e-8);
+    integrator.setJumpRandomNumberSeed(4);
+    integrator.setRandomNumberSeed(5);
+    integrator.setTrialsPerJump(3);
+    integrator.setAnnealedProtocol(protocol);
+    Context context(*system, integrator, getPlatform("Reference"));
+    context.setPositions(makeTrimerPositions(1.9));
+    const int blocks = 40;
+    double sum = 0, squares = 0;
+    for (int b = 0; b < blocks; b++) {
+        double block = 0;
+        for (int i = 0; i < perBlock; i++) {
+            integrator.jump();
+            const auto x = context.getState(State::Positions).getPositions();
+            const Vec3 u = x[1] - x[0], v = x[2] - x[0];
+            block += logMetric(std::acos(u.dot(v) / std::sqrt(u.dot(u) * v.dot(v)))) / perBlock;
         }
-        const double mean = sum / blocks, error = std::sqrt((squares / blocks - mean * mean) / (blocks - 1));
-        EXPECT_NEAR(mean, expect(true), 4 * error);
-        EXPECT_GT(std::abs(mean - expect(false)), 4 * error);
-        const JumpStatistics s = integrator.getJumpStatistics();
-        EXPECT_GT(s.getAcceptanceRate(), 0.5);
-        EXPECT_EQ(s.stageAccepted < s.stageSteps, dynamics == StageDynamics::Metropolised);
+        sum += block;
+        squares += block * block;
     }
+    const JumpStatistics s = integrator.getJumpStatistics();
+    EXPECT_GT(s.getAcceptanceRate(), 0.3);
+    EXPECT_EQ(s.stageAccepted < s.stageSteps, dynamics == StageDynamics::Metropolised);
+    const double mean = sum / blocks, error = std::sqrt((squares / blocks - mean * mean) / (blocks - 1));
+    return {(mean - expect(true)) / error, (mean - expect(false)) / error};
+}
+
+} // namespace
+
+TEST(AnnealedJump, ConstrainedTrimerFollowsTheMetric) {
+    EXPECT_LT(std::abs(measureMetric(StageDynamics::LangevinShadowWork, MiddleJump::Decided, 250).first), 4);
+    EXPECT_LT(std::abs(measureMetric(StageDynamics::Metropolised, MiddleJump::Always, 250).first), 4);
+}
+
+TEST(SlowAnnealedJump, ConstrainedTrimerTellsTheMetric) {
+    for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised})
+        for (const MiddleJump middle : allMiddles) {
+            const auto [right, wrong] = measureMetric(dynamics, middle, 4000);
+            std::printf("from the law %.2f, from that without metric %.2f standard errors\n", right, wrong);
+            EXPECT_LT(std::abs(right), 4);
+            EXPECT_GT(std::abs(wrong), 5);
+        }
 }
 
 // Steps far too long for the constraints: whatever comes of it, no state that breaks them is accepted.
 TEST(AnnealedJump, NoBrokenConstraintIsAccepted) {
-    const auto system = makeTrimer();
-    auto* angle = new CustomAngleForce("lambda*4*sin(theta)^4");
-    angle->addGlobalParameter("lambda", 1.0);
-    angle->addAngle(1, 0, 2);
-    system->addForce(angle);
+    const auto system = makeHinderedTrimer();
     const auto protocol = makeProtocol(StageDynamics::LangevinShadowWork, MiddleJump::Decided, 2, 2);
     protocol->setStepSize(0.3);
     FlowLangevinIntegrator integrator(300.0, 5.0, 0.002, makeTrimerFlow(*system));
