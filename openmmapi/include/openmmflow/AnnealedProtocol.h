@@ -56,9 +56,9 @@ enum class MiddleJump {
  * changes on the way. The price of a jump is 2 K (stepsPerStage + 1) evaluations of the forces. "Exact whatever the
  * step size" below has one limit: constraints have to be solved to tolerance in each step, so that it can be undone.
  *
- *     AnnealedProtocol protocol(10, 0.002);
- *     protocol.addParameter("lambda", {1, 0.75, 0.5, 0.25, 0});
- *     integrator.setAnnealedProtocol(...)
+ *     auto protocol = std::make_shared<AnnealedProtocol>(10, 0.002);
+ *     protocol->addParameter("lambda", {1, 0.75, 0.5, 0.25, 0});
+ *     integrator.setAnnealedProtocol(protocol);
  */
 class OPENMMFLOW_EXPORT AnnealedProtocol {
 public:
