@@ -23,7 +23,7 @@ from .data import inUnit
 
 ELECTROSTATICS, STERICS = "soluteElectrostatics", "soluteSterics"
 ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
-COULOMB = 138.935456  # kJ nm/(mol e^2), NonbondedForce's
+COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
 
 _BONDED = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
            mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce, mm.CustomCompoundBondForce,

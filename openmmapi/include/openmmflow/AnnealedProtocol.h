@@ -54,7 +54,7 @@ enum class MiddleJump {
  * u_k is the Context's potential energy over kT with the parameters of stage k, in the integration force groups.
  * Neither the box nor anything else that acts between steps of dynamics (barostats, thermostats, CMMotionRemover)
  * changes on the way. The price of a jump is 2 K (stepsPerStage + 1) evaluations of the forces. "Exact whatever the
- * step size" below has one limit: constraints have to be solved to tolerance in each step, so that it can be undone.
+ * step size" above has one limit: constraints have to be solved to tolerance in each step, so that it can be undone.
  *
  *     auto protocol = std::make_shared<AnnealedProtocol>(10, 0.002);
  *     protocol->addParameter("lambda", {1, 0.75, 0.5, 0.25, 0});
