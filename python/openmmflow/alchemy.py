@@ -12,9 +12,11 @@ trained, and the solvent does not notice when it jumps. annealedSystem() turns t
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import openmm as mm
 from openmm import unit
 
@@ -25,9 +27,9 @@ ELECTROSTATICS, STERICS = "soluteElectrostatics", "soluteSterics"
 ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
 COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
 
-_BONDED = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
+_KEPT = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
            mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce, mm.CustomCompoundBondForce,
-           mm.CustomCentroidBondForce, mm.CustomExternalForce, mm.CustomCVForce, mm.RMSDForce)
+           mm.CustomCentroidBondForce, mm.CustomExternalForce, mm.CustomCVForce, mm.RMSDForce, mm.CustomVolumeForce)
 _BETWEEN_STEPS = (mm.MonteCarloBarostat, mm.MonteCarloAnisotropicBarostat, mm.MonteCarloMembraneBarostat,
                   mm.MonteCarloFlexibleBarostat, mm.AndersenThermostat, mm.CMMotionRemover)
 _IMPLICIT = (mm.GBSAOBCForce, mm.CustomGBForce)
@@ -76,8 +78,7 @@ def alchemicalSystem(system: mm.System, solute: Iterable[int]) -> mm.System:
         soluteSterics          scales their Lennard-Jones interactions, with a soft core
                                (Beutler et al., Chem. Phys. Lett. 222, 529, 1994; alpha 1/2)
 
-    Both are 1 at first, where the energy is the System's: to rounding, but for the part of the long-range dispersion
-    correction that the solute has with itself. Where both are 0 the energy is that of the solute in vacuum, without a
+    Both are 1 at first, where the energy is the System's, to rounding. Where both are 0 the energy is that of the solute in vacuum, without a
     cutoff, and that of the rest without the solute. In between, with charges q scaled by e and steric interactions by s,
 
         U = U_PME(e q) + (1 - e^2) sum_pairs q_i q_j / (4 pi eps_0 r_ij) + U_LJ,soft(s) + the solute's own Lennard-Jones
@@ -102,6 +103,8 @@ def alchemicalSystem(system: mm.System, solute: Iterable[int]) -> mm.System:
     pairs, sterics = _takeParameters(nonbonded, atoms)
     result.addForce(_makeOwnForce(nonbonded, atoms, pairs))
     result.addForce(_makeStericForce(nonbonded, atoms, sterics))
+    if nonbonded.getUseDispersionCorrection() and nonbonded.usesPeriodicBoundaryConditions():
+        result.addForce(_makeTailForce(nonbonded, atoms, sterics))
     return result
 
 
@@ -117,7 +120,7 @@ def _checkForces(system: mm.System, atoms: list[int]) -> mm.NonbondedForce:
             if len(atoms) < number:
                 raise ValueError(f"alchemicalSystem: solute is {len(atoms)} of {number} particles, but must be all of them "
                                  f"beside a {type(force).__name__}")
-        elif not isinstance(force, (*_BONDED, *_BETWEEN_STEPS, mm.NonbondedForce, api.FlowForce)):
+        elif not isinstance(force, (*_KEPT, *_BETWEEN_STEPS, mm.NonbondedForce, api.FlowForce)):
             raise ValueError(f"alchemicalSystem: a Force is a {type(force).__name__}, but must be one whose interactions "
                              "between solute and solvent can be scaled: a NonbondedForce")
     nonbonded = found[0]
@@ -225,10 +228,41 @@ def _makeStericForce(nonbonded: mm.NonbondedForce, atoms: list[int], sterics: li
     force.setCutoffDistance(nonbonded.getCutoffDistance())
     force.setUseSwitchingFunction(nonbonded.getUseSwitchingFunction())
     force.setSwitchingDistance(nonbonded.getSwitchingDistance())
-    periodic = force.getNonbondedMethod() == mm.CustomNonbondedForce.CutoffPeriodic
-    force.setUseLongRangeCorrection(periodic and nonbonded.getUseDispersionCorrection())
     force.setForceGroup(nonbonded.getForceGroup())
     return force
+
+
+def _makeTailForce(nonbonded: mm.NonbondedForce, atoms: list[int], sterics: list[Any]) -> mm.CustomVolumeForce:
+    """The part of the long-range dispersion correction that went with the solute's sterics. It fades with them. (The correction
+    of a CustomNonbondedForce is integrated numerically at every evaluation: it doubles the cost of a step.)"""
+    chosen = set(atoms)
+    rest = [(sigma, 0.0 if i in chosen else epsilon) for i, (sigma, epsilon) in enumerate(sterics)]
+    lost = _tailCoefficient(nonbonded, sterics) - _tailCoefficient(nonbonded, rest)
+    force = mm.CustomVolumeForce(f"{lost!r}*{STERICS}/v")
+    force.setName("SoluteTail")
+    force.addGlobalParameter(STERICS, 1.0)
+    force.setForceGroup(nonbonded.getForceGroup())
+    return force
+
+
+def _tailCoefficient(nonbonded: mm.NonbondedForce, sterics: list[Any]) -> float:
+    """E V of the correction, as NonbondedForce has it: the mean of the N (N + 1)/2 pairs' integrals, times 2 pi N^2."""
+    cutoff = start = _nm(nonbonded.getCutoffDistance())
+    if nonbonded.getUseSwitchingFunction():
+        start = _nm(nonbonded.getSwitchingDistance())
+    nodes, weights = np.polynomial.legendre.leggauss(50)
+    r = start + (cutoff - start) * (nodes + 1) / 2
+    t = (r - start) / (cutoff - start) if cutoff > start else np.zeros_like(r)
+    weights = weights * (cutoff - start) / 2 * t**3 * (10 - 15 * t + 6 * t**2) * r**2  # (1 - S) r^2 dr
+    repulsion, attraction = (1 / ((n - 3) * cutoff**(n - 3)) + weights @ r**-float(n) for n in (12, 6))
+    kinds = list(Counter(sterics).items())
+    total = 0.0
+    for number, ((sigma1, epsilon1), count1) in enumerate(kinds):
+        for (sigma2, epsilon2), count2 in kinds[number:]:
+            pairs = count1 * (count1 + 1) / 2 if (sigma1, epsilon1) == (sigma2, epsilon2) else count1 * count2
+            sigma, epsilon = (sigma1 + sigma2) / 2, (epsilon1 * epsilon2)**0.5
+            total += pairs * 4 * epsilon * (sigma**12 * repulsion - sigma**6 * attraction)
+    return float(4 * np.pi * total * len(sterics) / (len(sterics) + 1))
 
 
 def stages(number: int, power: float = 1.0) -> list[float]:
