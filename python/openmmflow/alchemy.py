@@ -28,8 +28,8 @@ ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
 COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
 
 _KEPT = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
-           mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce, mm.CustomCompoundBondForce,
-           mm.CustomCentroidBondForce, mm.CustomExternalForce, mm.CustomCVForce, mm.RMSDForce, mm.CustomVolumeForce)
+         mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce, mm.CustomCompoundBondForce,
+         mm.CustomCentroidBondForce, mm.CustomExternalForce, mm.CustomCVForce, mm.RMSDForce, mm.CustomVolumeForce)
 _BETWEEN_STEPS = (mm.MonteCarloBarostat, mm.MonteCarloAnisotropicBarostat, mm.MonteCarloMembraneBarostat,
                   mm.MonteCarloFlexibleBarostat, mm.AndersenThermostat, mm.CMMotionRemover)
 _IMPLICIT = (mm.GBSAOBCForce, mm.CustomGBForce)
@@ -78,15 +78,17 @@ def alchemicalSystem(system: mm.System, solute: Iterable[int]) -> mm.System:
         soluteSterics          scales their Lennard-Jones interactions, with a soft core
                                (Beutler et al., Chem. Phys. Lett. 222, 529, 1994; alpha 1/2)
 
-    Both are 1 at first, where the energy is the System's, to rounding. Where both are 0 the energy is that of the solute in vacuum, without a
-    cutoff, and that of the rest without the solute. In between, with charges q scaled by e and steric interactions by s,
+    Both are 1 at first, where the energy is the System's, to rounding. Where both are 0 the energy is that of the solute in
+    vacuum, without a cutoff, and that of the rest without the solute. In between, with charges q scaled by e and steric
+    interactions by s,
 
         U = U_PME(e q) + (1 - e^2) sum_pairs q_i q_j / (4 pi eps_0 r_ij) + U_LJ,soft(s) + the solute's own Lennard-Jones
 
     so that Ewald sums stay exact: scaled charges change the solute's own electrostatics by e^2, and the sum puts back what is
     lacking. (AbsoluteAlchemicalFactory of openmmtools can't serve: with exact PME it annihilates the solute's own
     electrostatics, and the last stage is not the molecule in vacuum.) Charges have to go before sterics, as
-    alchemicalProtocol() does. Molecules have to be whole in the positions: the solute's own pairs see no periodic images.
+    alchemicalProtocol() does. Other Forces stay as they are (a CustomExternalForce or CustomCVForce may hold biases). Molecules
+    have to be whole in the positions: the solute's own pairs see no periodic images.
 
     In implicit solvent (GBSAOBCForce or CustomGBForce) the solute has to be all particles. Then soluteElectrostatics scales
     the energy of the solvent, and there are no sterics.
