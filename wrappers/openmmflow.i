@@ -17,6 +17,7 @@ import openmm
 %{
 #include "PythonFunction.h"
 #include "PythonTransform.h"
+#include "openmmflow/AnnealedProtocol.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/energies/AugmentedPotential.h"
@@ -95,6 +96,8 @@ using namespace OpenMM;
 %rename("$ignore", %$isenumitem) "";
 %int_enum(JumpKind, Independence PriorPreserving RandomWalk)
 %int_enum(AcceptanceTest, Metropolis Barker)
+%int_enum(StageDynamics, Langevin LangevinShadowWork Metropolised)
+%int_enum(MiddleJump, Decided Always)
 %int_enum(Gradient, Omit Compute)
 %int_enum(Activation, SiLU ReLU Tanh)
 %int_enum(AutoregressiveMap, Affine Spline)
@@ -134,6 +137,7 @@ using namespace OpenMM;
 %shared_class(Whitening)
 %shared_class(PythonTransform)
 %shared_class(Flow)
+%shared_class(AnnealedProtocol)
 %shared_class(ReducedPotential)
 %shared_class(ContextPotential)
 %shared_class(SelectedColumns)
@@ -244,6 +248,8 @@ using namespace OpenMM;
 // Units, as OpenMM's own getters have them
 %returns_quantity(OpenMMFlow::FlowForce::getTemperature, kelvin)
 %returns_quantity(OpenMMFlow::ContextPotential::getTemperature, kelvin)
+%returns_quantity(OpenMMFlow::AnnealedProtocol::getStepSize, picosecond)
+%feature("pythonappend") OpenMMFlow::AnnealedProtocol::getFriction %{ val = val / openmm.unit.picosecond %}
 
 %returns_bytes(OpenMMFlow::Flow::serialize)
 
@@ -252,13 +258,17 @@ using namespace OpenMM;
 %typemap(typecheck, precedence=SWIG_TYPECHECK_POINTER) _object* { $1 = 1; }
 %typemap(out) _object* { $result = $1; }
 
-%typemap(out) const std::vector<OpenMMFlow::JumpRecord>& {
+%define %returns_records(RECORD)
+%typemap(out) const std::vector<OpenMMFlow::RECORD>& {
     $result = PyList_New(static_cast<Py_ssize_t>($1->size()));
     for (size_t i = 0; i < $1->size(); i++)
         PyList_SET_ITEM($result, static_cast<Py_ssize_t>(i),
-                        SWIG_NewPointerObj(new OpenMMFlow::JumpRecord((*$1)[i]),
-                                           $descriptor(OpenMMFlow::JumpRecord*), SWIG_POINTER_OWN));
+                        SWIG_NewPointerObj(new OpenMMFlow::RECORD((*$1)[i]),
+                                           $descriptor(OpenMMFlow::RECORD*), SWIG_POINTER_OWN));
 }
+%enddef
+%returns_records(JumpRecord)
+%returns_records(AnnealedRecord)
 
 // What OpenMM returns as a Force or an Integrator, as what it is. openmmflow/_extend.py calls them where OpenMM returns one.
 %define %castable(CLASS, BASE)
@@ -332,6 +342,7 @@ using namespace OpenMM;
 %include "openmmflow/training/PathGradientLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
+%include "openmmflow/AnnealedProtocol.h"
 %include "openmmflow/FlowLangevinIntegrator.h"
 
 %pythoncode %{

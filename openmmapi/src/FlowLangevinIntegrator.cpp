@@ -78,6 +78,22 @@ void FlowLangevinIntegrator::setJumpRandomNumberSeed(std::uint64_t seed) {
     jumpSeed = seed;
 }
 
+void FlowLangevinIntegrator::setAnnealedProtocol(std::shared_ptr<AnnealedProtocol> newProtocol) {
+    std::shared_ptr<const AnnealedProtocol> copy;
+    if (newProtocol != nullptr) {
+        require(newProtocol->getNumParameters() > 0, "FlowLangevinIntegrator::setAnnealedProtocol",
+                "number of the protocol's parameters", 0, "at least 1");
+        copy = std::make_shared<const AnnealedProtocol>(*newProtocol);
+    }
+    if (jumper != nullptr)
+        jumper->setProtocol(copy, true);
+    protocol = std::move(copy);
+}
+
+std::shared_ptr<AnnealedProtocol> FlowLangevinIntegrator::getAnnealedProtocol() const {
+    return protocol == nullptr ? nullptr : std::make_shared<AnnealedProtocol>(*protocol);
+}
+
 void FlowLangevinIntegrator::checkTemperature(const Flow& other) const {
     require(other.getTemperature() == 0 || other.canScaleTemperature() ||
                 std::abs(other.getTemperature() - getTemperature()) <= 1e-6 * getTemperature(),
@@ -91,6 +107,7 @@ void FlowLangevinIntegrator::initialize(ContextImpl& contextImpl) {
     LangevinMiddleIntegrator::initialize(contextImpl);
     checkTemperature(*flow);
     jumper = std::make_unique<Jumper>(*this, contextImpl);
+    jumper->setProtocol(protocol, false);
 }
 
 void FlowLangevinIntegrator::cleanup() {
@@ -156,9 +173,16 @@ const std::vector<JumpRecord>& FlowLangevinIntegrator::getJumpRecords() const {
     return jumper == nullptr ? none : jumper->records;
 }
 
+const std::vector<AnnealedRecord>& FlowLangevinIntegrator::getAnnealedRecords() const {
+    static const std::vector<AnnealedRecord> none;
+    return jumper == nullptr ? none : jumper->annealedRecords;
+}
+
 void FlowLangevinIntegrator::clearJumpRecords() {
-    if (jumper != nullptr)
+    if (jumper != nullptr) {
         jumper->records.clear();
+        jumper->annealedRecords.clear();
+    }
 }
 
 // After the Context's own data, OpenMM's checkpoint has: magic, length (8 bytes), and a block with its own checksum.

@@ -154,36 +154,120 @@ void FlowLangevinIntegrator::Jumper::followTemperature() {
     flow = trainedFlow->atTemperature(temperature);
 }
 
+void FlowLangevinIntegrator::Jumper::setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late) {
+    walk = protocol == nullptr ? nullptr
+                               : std::make_unique<AnnealedWalk>(owner, context, std::move(protocol), random, late);
+}
+
 int FlowLangevinIntegrator::Jumper::jump() {
     return translateErrors(who, [&] {
         const at::NoGradGuard noGrad;
         const ThreadGuard oneThread(1);
         followTemperature();
         discardIfFlowChanged();
-        std::vector<Vec3> before;
-        context.getPositions(before);
-        std::vector<Vec3> accepted = before, positions = before;
-        PositionGuard guard(context, before);
-        Trial current = measureCurrent(before);
-        const bool independent = owner.getJumpKind() == JumpKind::Independence;
-        const std::vector<Trial> ahead = independent ? takeFromBatch(current) : std::vector<Trial>();
-        int numAccepted = 0;
+        if (walk != nullptr)
+            walk->checkStart();
         statistics.jumps++;
-        for (int number = 0; number < owner.getTrialsPerJump(); number++) {
-            Trial trial = independent ? ahead[number] : proposeFrom(current);
-            measureEnergy(trial, positions);
-            if (decide(current, trial, number)) {
-                current = trial;
-                context.getPositions(accepted); // virtual sites included
-                numAccepted++;
-            }
-        }
-        if (numAccepted > 0) {
-            moveVelocities(before, accepted);
-            guard.release();
-        }
-        return numAccepted;
+        return walk != nullptr ? jumpAnnealed() : jumpAtOnce();
     });
+}
+
+int FlowLangevinIntegrator::Jumper::jumpAtOnce() {
+    std::vector<Vec3> before;
+    context.getPositions(before);
+    std::vector<Vec3> after = before;
+    PositionGuard guard(context, before);
+    const int numAccepted = decideTrials(after, false);
+    if (numAccepted > 0) {
+        moveVelocities(before, after);
+        guard.release();
+    }
+    return numAccepted;
+}
+
+// Trials from the present positions, one after the other. `positions`, the present ones, become those of the last that
+// is accepted; the Context is left with those of any trial. Returns the number accepted.
+int FlowLangevinIntegrator::Jumper::decideTrials(std::vector<Vec3>& positions, bool inTheMiddle) {
+    std::vector<Vec3> tried = positions;
+    Trial current = measureCurrent(positions);
+    const bool independent = owner.getJumpKind() == JumpKind::Independence;
+    const std::vector<Trial> ahead =
+        independent ? takeFromBatch(current, owner.getTrialsPerJump()) : std::vector<Trial>();
+    int numAccepted = 0;
+    for (int number = 0; number < owner.getTrialsPerJump(); number++) {
+        Trial trial = independent ? ahead[number] : proposeFrom(current);
+        measureEnergy(trial, tried);
+        if (decide(current, trial, number, inTheMiddle)) {
+            current = trial;
+            context.getPositions(positions); // virtual sites included
+            numAccepted++;
+        }
+    }
+    return numAccepted;
+}
+
+// Velocities are integrated out: drawn at the start, and again after an accepted jump, while a rejected one leaves what
+// was there. The kernel of positions alone is reversible by F7, and Maxwell's distribution is kept by either.
+int FlowLangevinIntegrator::Jumper::jumpAnnealed() {
+    StateGuard guard(context);
+    AnnealedRecord record;
+    record.step = context.getStepCount();
+    record.logAlpha = -INFINITY;
+    bool failed = false;
+    try {
+        if (walk->walk(record, [this] { return jumpInTheMiddle(); })) {
+            record.uniform = random.uniform();
+            record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
+        }
+        if (record.accepted) {
+            walk->drawVelocities();
+            moveToHalfStep();
+            guard.keepMove();
+        }
+    } catch (const OpenMMException&) {
+        failed = true;
+        record.accepted = false;
+        record.logAlpha = -INFINITY;
+    }
+    statistics.trials++;
+    statistics.accepted += record.accepted;
+    statistics.failed += failed;
+    statistics.stageSteps += record.stageSteps;
+    statistics.stageAccepted += record.stageAccepted;
+    if (record.jumped && !failed) // else it was the middle that decided
+        noteLogAlpha(record.logAlpha, false);
+    if (owner.getRecordTrials())
+        annealedRecords.push_back(record);
+    return record.accepted;
+}
+
+// What the acceptance of the whole gains by the jump at the last stage; nothing where there is none.
+std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
+    std::vector<Vec3> positions, velocities;
+    context.getPositions(positions);
+    double gain = 0;
+    if (walk->getProtocol().getMiddleJump() == MiddleJump::Decided) {
+        if (decideTrials(positions, true) == 0)
+            return std::nullopt;
+        context.setPositions(positions);
+    } else {
+        const Trial current = measureCurrent(positions);
+        Trial trial =
+            owner.getJumpKind() == JumpKind::Independence ? takeFromBatch(current, 1)[0] : proposeFrom(current);
+        measureEnergy(trial, positions);
+        JumpRecord record = makeRecord(current, trial, 0);
+        record.inTheMiddle = true;
+        record.accepted = std::isfinite(record.logAlpha);
+        gain = record.logAlpha;
+        noteMiddle(record);
+        if (!record.accepted)
+            return std::nullopt;
+    }
+    if (metric->getNumConstraints() > 0) {
+        context.getVelocities(velocities);
+        redrawMoved(velocities);
+    }
+    return gain;
 }
 
 // U/kT of the Context's present positions.
@@ -219,8 +303,8 @@ FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::proposeFro
 }
 
 // The next proposals, all for the frame of the current state, which a jump does not change.
-std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeFromBatch(const Trial& current) {
-    const std::int64_t count = owner.getTrialsPerJump();
+std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeFromBatch(const Trial& current,
+                                                                                                 std::int64_t count) {
     if (batch.used + count > batch.size)
         batch = {batch.index + 1, count * std::max<std::int64_t>(1, smallestBatch / count), 0, {}, {}};
     if (!batch.samples.x.defined())
@@ -268,7 +352,7 @@ void FlowLangevinIntegrator::Jumper::measureEnergy(Trial& trial, std::vector<Vec
     }
 }
 
-bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number) {
+JumpRecord FlowLangevinIntegrator::Jumper::makeRecord(const Trial& current, const Trial& trial, int number) const {
     JumpRecord record;
     record.step = context.getStepCount();
     record.trial = number;
@@ -282,45 +366,78 @@ bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& t
     record.metricNew = trial.metric;
     record.logAlpha =
         jumpLogAlpha(owner.getJumpKind(), current.u, trial.u, current.logQ, trial.logQ, current.logDet, trial.logDet);
+    return record;
+}
+
+bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle) {
+    JumpRecord record = makeRecord(current, trial, number);
     record.uniform = random.uniform();
     record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
-
+    if (inTheMiddle) {
+        record.inTheMiddle = true;
+        noteMiddle(record);
+        return record.accepted;
+    }
     statistics.trials++;
     statistics.accepted += record.accepted;
-    if (!std::isfinite(record.logAlpha))
-        statistics.nonFinite += trial.failed ? 0 : 1;
-    else if (logAlphas.size() < numLogAlphas)
-        logAlphas.push_back(record.logAlpha);
-    else
-        logAlphas[nextLogAlpha++ % numLogAlphas] = record.logAlpha;
+    noteLogAlpha(record.logAlpha, trial.failed);
     if (owner.getRecordTrials())
         records.push_back(record);
     return record.accepted;
+}
+
+void FlowLangevinIntegrator::Jumper::noteMiddle(const JumpRecord& record) {
+    statistics.middleTrials++;
+    statistics.middleAccepted += record.accepted;
+    if (owner.getRecordTrials())
+        records.push_back(record);
+}
+
+// For the quantiles, or the count of those that are not finite.
+void FlowLangevinIntegrator::Jumper::noteLogAlpha(double logAlpha, bool failed) {
+    if (!std::isfinite(logAlpha))
+        statistics.nonFinite += failed ? 0 : 1;
+    else if (logAlphas.size() < numLogAlphas)
+        logAlphas.push_back(logAlpha);
+    else
+        logAlphas[nextLogAlpha++ % numLogAlphas] = logAlpha;
+}
+
+// Set velocities, those of the moved atoms drawn anew along their constraints, at the time of the positions.
+void FlowLangevinIntegrator::Jumper::redrawMoved(std::vector<Vec3>& velocities) {
+    const double kT = gasConstant * owner.getTemperature();
+    for (const int atom : flow->getAtoms()) {
+        const double sigma = std::sqrt(kT / context.getSystem().getParticleMass(atom));
+        velocities[atom] = Vec3(random.normal(), random.normal(), random.normal()) * sigma;
+    }
+    context.setVelocities(velocities);
+    context.applyVelocityConstraints(owner.getConstraintTolerance());
 }
 
 // Stored velocities are half a step behind the positions. What the jump leaves as it is, or draws anew where
 // constraints turn with the atoms, are the velocities at the time of the positions: shift there with the old forces,
 // and back with the new.
 void FlowLangevinIntegrator::Jumper::moveVelocities(const std::vector<Vec3>& before, const std::vector<Vec3>& after) {
-    const double offset = owner.getVelocityTimeOffset();
-    const int groups = owner.getIntegrationForceGroups();
     std::vector<Vec3> velocities;
     context.setPositions(before);
-    context.calcForcesAndEnergy(true, false, groups);
-    context.computeShiftedVelocities(offset, velocities);
+    context.calcForcesAndEnergy(true, false, owner.getIntegrationForceGroups());
+    context.computeShiftedVelocities(owner.getVelocityTimeOffset(), velocities);
     context.setPositions(after);
-    if (metric->getNumConstraints() > 0) {
-        const double kT = gasConstant * owner.getTemperature();
-        for (const int atom : flow->getAtoms()) {
-            const double sigma = std::sqrt(kT / context.getSystem().getParticleMass(atom));
-            velocities[atom] = Vec3(random.normal(), random.normal(), random.normal()) * sigma;
-        }
-    }
-    context.setVelocities(velocities);
     if (metric->getNumConstraints() > 0)
-        context.applyVelocityConstraints(owner.getConstraintTolerance());
-    context.calcForcesAndEnergy(true, false, groups);
-    context.computeShiftedVelocities(-offset, velocities);
+        redrawMoved(velocities);
+    else
+        context.setVelocities(velocities);
+    moveToHalfStep();
+}
+
+// From velocities at the time of the positions to those that the dynamics stores.
+void FlowLangevinIntegrator::Jumper::moveToHalfStep() {
+    std::vector<Vec3> velocities;
+    context.calcForcesAndEnergy(true, false, owner.getIntegrationForceGroups());
+    context.computeShiftedVelocities(-owner.getVelocityTimeOffset(), velocities);
+    for (const Vec3& velocity : velocities)
+        if (!std::isfinite(velocity.dot(velocity)))
+            throw OpenMMException(std::string(who) + ": the forces of an accepted jump are not finite");
     context.setVelocities(velocities);
 }
 
@@ -358,7 +475,8 @@ std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
         {"size", batch.size},
         {"used", batch.used},
         {"statistics",
-         {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed}}};
+         {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed,
+          statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted}}};
     FlowFile file;
     file.metadata["jumps"] = saved.dump();
     return file.toBytes();
@@ -374,7 +492,8 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
                                   ": the checkpoint is damaged: positions, velocities, box, time or "
                                   "parameters are not those that were saved. Set them anew.");
         const auto numbers = saved.at("random").get<std::vector<std::uint64_t>>();
-        const auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
+        auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
+        counts.resize(std::max<std::size_t>(counts.size(), 9)); // five, before jumps could be annealed
         random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
         stepsSinceJump = saved.at("stepsSinceJump").get<int>();
         batch = {saved.at("batch").get<std::uint64_t>(),
@@ -382,7 +501,8 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
                  saved.at("used").get<std::int64_t>(),
                  {},
                  {}};
-        statistics = {counts.at(0), counts.at(1), counts.at(2), counts.at(3), counts.at(4)};
+        statistics = {counts[0], counts[1], counts[2], counts[3], counts[4],
+                      counts[5], counts[6], counts[7], counts[8]};
     } catch (const std::out_of_range&) {
         throw OpenMMException(std::string(where) + ": the block of the jumps is not complete");
     } catch (const nlohmann::json::exception& error) {

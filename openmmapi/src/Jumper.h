@@ -2,6 +2,7 @@
 #define OPENMMFLOW_JUMPER_H_
 // SPDX-License-Identifier: MIT
 
+#include "AnnealedWalk.h"
 #include "MovedAtoms.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/energies/ConstraintMetric.h"
@@ -16,16 +17,19 @@ class FlowLangevinIntegrator::Jumper {
 public:
     /** Throws where the flow does not fit the System: see FlowLangevinIntegrator. */
     Jumper(const FlowLangevinIntegrator& owner, OpenMM::ContextImpl& context);
-    /** All trials of one jump. @return the number accepted */
+    /** All trials of one jump, or an annealed jump. @return the number accepted */
     int jump();
     /** Take up another flow, after the same checks. */
     void setFlow(const std::shared_ptr<Flow>& flow);
+    /** Anneal the jumps, or no longer where it is null. @param late  whether dynamics has begun already */
+    void setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late);
     [[nodiscard]] std::string createCheckpoint() const;
     void loadCheckpoint(const std::string& bytes);
 
     int stepsSinceJump = 0;
     JumpStatistics statistics;
     std::vector<JumpRecord> records;
+    std::vector<AnnealedRecord> annealedRecords;
     std::vector<double> logAlphas; // the latest 10,000, as a ring
     std::size_t nextLogAlpha = 0;
 
@@ -47,15 +51,24 @@ private:
     class PositionGuard;
 
     [[nodiscard]] Trial measureCurrent(const std::vector<OpenMM::Vec3>& positions);
-    [[nodiscard]] std::vector<Trial> takeFromBatch(const Trial& current);
+    int jumpAtOnce();
+    int jumpAnnealed();
+    [[nodiscard]] std::optional<double> jumpInTheMiddle();
+    [[nodiscard]] int decideTrials(std::vector<OpenMM::Vec3>& positions, bool inTheMiddle);
+    [[nodiscard]] std::vector<Trial> takeFromBatch(const Trial& current, std::int64_t count);
     [[nodiscard]] Trial proposeFrom(const Trial& current);
     [[nodiscard]] at::Tensor computeMetric(const at::Tensor& x) const;
     void fillBatch();
     void followTemperature();
     void discardIfFlowChanged();
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
-    bool decide(const Trial& current, const Trial& trial, int number);
+    bool decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle);
+    [[nodiscard]] JumpRecord makeRecord(const Trial& current, const Trial& trial, int number) const;
+    void noteMiddle(const JumpRecord& record);
+    void noteLogAlpha(double logAlpha, bool failed);
+    void redrawMoved(std::vector<OpenMM::Vec3>& velocities);
     void moveVelocities(const std::vector<OpenMM::Vec3>& before, const std::vector<OpenMM::Vec3>& after);
+    void moveToHalfStep();
     [[nodiscard]] double computeReducedEnergy();
     [[nodiscard]] std::string hashContext(const std::vector<std::string>& parameters) const;
 
@@ -63,7 +76,8 @@ private:
     OpenMM::ContextImpl& context;
     std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
     std::unique_ptr<ConstraintMetric> metric;
-    Random random; // uniforms, latent moves and velocities
+    std::unique_ptr<AnnealedWalk> walk; // null: jumps are bare
+    Random random;                      // uniforms, latent moves and velocities
     Batch batch;
     std::string fingerprint; // of the flow's parameters when the batch was drawn
 };

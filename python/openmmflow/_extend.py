@@ -29,6 +29,7 @@ def extend() -> None:
     api.Flow.__repr__ = _reprOfFlow
     api.ContextPotential.__repr__ = _reprOfPotential
     api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
+    api.AnnealedProtocol.__repr__ = _reprOfProtocol
     api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
     api.LogQGradient.__iter__ = lambda self: iter((self.logQ, self.gradient))
@@ -100,6 +101,12 @@ def _reprOfIntegrator(self: Any) -> str:
     return (f"FlowLangevinIntegrator({self.getTemperature()}, {self.getFriction()}, {self.getStepSize()}, "
             f"{self.getFlow()}, {self.getJumpKind().name}, jumpInterval={self.getJumpInterval()}, "
             f"trialsPerJump={self.getTrialsPerJump()})")
+
+
+def _reprOfProtocol(self: Any) -> str:
+    names = [self.getParameterName(i) for i in range(self.getNumParameters())]
+    return (f"AnnealedProtocol({self.getNumStages()} stages of {self.getStepsPerStage()} steps, {', '.join(names)}, "
+            f"{self.getStageDynamics().name}, {self.getMiddleJump().name})")
 
 
 def _recognise(cls: type, base: type, *places: tuple[type, str]) -> None:

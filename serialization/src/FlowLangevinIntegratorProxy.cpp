@@ -15,6 +15,13 @@ static const std::vector<std::pair<JumpKind, std::string>> kinds = {{JumpKind::I
 static const std::vector<std::pair<AcceptanceTest, std::string>> tests = {{AcceptanceTest::Metropolis, "Metropolis"},
                                                                           {AcceptanceTest::Barker, "Barker"}};
 
+static const std::vector<std::pair<StageDynamics, std::string>> dynamics = {
+    {StageDynamics::Langevin, "Langevin"},
+    {StageDynamics::LangevinShadowWork, "LangevinShadowWork"},
+    {StageDynamics::Metropolised, "Metropolised"}};
+static const std::vector<std::pair<MiddleJump, std::string>> middleJumps = {{MiddleJump::Decided, "Decided"},
+                                                                            {MiddleJump::Always, "Always"}};
+
 template <class Enum>
 static std::string findName(const std::vector<std::pair<Enum, std::string>>& names, Enum value) {
     return std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.first == value; })->second;
@@ -29,9 +36,39 @@ static Enum readEnum(const SerializationNode& node, const char* property,
     return found->first;
 }
 
+static void writeProtocol(SerializationNode& node, const AnnealedProtocol& protocol) {
+    node.setIntProperty("stepsPerStage", protocol.getStepsPerStage());
+    node.setDoubleProperty("stepSize", protocol.getStepSize());
+    node.setDoubleProperty("friction", protocol.getFriction());
+    node.setStringProperty("stageDynamics", findName(dynamics, protocol.getStageDynamics()));
+    node.setStringProperty("middleJump", findName(middleJumps, protocol.getMiddleJump()));
+    for (int i = 0; i < protocol.getNumParameters(); i++) {
+        SerializationNode& parameter = node.createChildNode("Parameter");
+        parameter.setStringProperty("name", protocol.getParameterName(i));
+        for (const double value : protocol.getParameterValues(i))
+            parameter.createChildNode("Stage").setDoubleProperty("value", value);
+    }
+}
+
+static std::shared_ptr<AnnealedProtocol> readProtocol(const SerializationNode& node) {
+    auto protocol = std::make_shared<AnnealedProtocol>(static_cast<int>(readInteger(node, "stepsPerStage")),
+                                                       readNumber(node, "stepSize"));
+    protocol->setFriction(readNumber(node, "friction"));
+    protocol->setStageDynamics(readEnum(node, "stageDynamics", dynamics));
+    protocol->setMiddleJump(readEnum(node, "middleJump", middleJumps));
+    for (const SerializationNode& parameter : node.getChildren()) {
+        std::vector<double> values;
+        for (const SerializationNode& stage : parameter.getChildren())
+            values.push_back(readNumber(stage, "value"));
+        protocol->addParameter(parameter.getStringProperty("name"), values);
+    }
+    return protocol;
+}
+
+// Version 2 may have a protocol.
 void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNode& node) const {
     const auto& integrator = *static_cast<const FlowLangevinIntegrator*>(object);
-    node.setIntProperty("version", 1);
+    node.setIntProperty("version", 2);
     node.setDoubleProperty("temperature", integrator.getTemperature());
     node.setDoubleProperty("friction", integrator.getFriction());
     node.setDoubleProperty("stepSize", integrator.getStepSize());
@@ -46,10 +83,12 @@ void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNod
     node.setStringProperty("jumpRandomSeed", std::to_string(integrator.getJumpRandomNumberSeed()));
     node.setBoolProperty("recordTrials", integrator.getRecordTrials());
     writeFlow(node, *integrator.getFlow());
+    if (const auto protocol = integrator.getAnnealedProtocol())
+        writeProtocol(node.createChildNode("AnnealedProtocol"), *protocol);
 }
 
 void* FlowLangevinIntegratorProxy::deserialize(const SerializationNode& node) const {
-    checkVersion(node, "FlowLangevinIntegratorProxy::deserialize", 1);
+    checkVersion(node, "FlowLangevinIntegratorProxy::deserialize", 2);
     const auto integer = [&node](const char* name) { return static_cast<int>(readInteger(node, name)); };
     auto integrator = std::make_unique<FlowLangevinIntegrator>(
         readNumber(node, "temperature"), readNumber(node, "friction"), readNumber(node, "stepSize"), readFlow(node));
@@ -63,5 +102,8 @@ void* FlowLangevinIntegratorProxy::deserialize(const SerializationNode& node) co
     integrator->setAcceptanceTest(readEnum(node, "acceptanceTest", tests));
     integrator->setJumpRandomNumberSeed(readSeed(node, "jumpRandomSeed"));
     integrator->setRecordTrials(node.getBoolProperty("recordTrials"));
+    for (const SerializationNode& child : node.getChildren())
+        if (child.getName() == "AnnealedProtocol")
+            integrator->setAnnealedProtocol(readProtocol(child));
     return integrator.release();
 }

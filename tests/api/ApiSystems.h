@@ -27,6 +27,19 @@ inline std::unique_ptr<OpenMM::System> makeDoubleWell(double c) {
     return system;
 }
 
+/** The double well as stage lambda = 1, and a broad normal density, off its centre, as lambda = 0. */
+inline std::unique_ptr<OpenMM::System> makeAnnealedWell(double c) {
+    auto system = std::make_unique<OpenMM::System>();
+    system->addParticle(1.0);
+    auto* force = new OpenMM::CustomExternalForce(
+        "lambda*(x^4/4 - 3*x^2 + tilt*x + (y^2 + z^2)/2) + (1-lambda)*((x-0.4)^2/8 + (y^2 + z^2)/3)");
+    force->addGlobalParameter("lambda", 1.0);
+    force->addGlobalParameter("tilt", c);
+    force->addParticle(0);
+    system->addForce(force);
+    return system;
+}
+
 /** Z_right / Z of the double well, by the midpoint rule. */
 inline double rightFraction(double c) {
     double right = 0, all = 0;
@@ -87,13 +100,16 @@ inline std::shared_ptr<Flow> makeTrimerFlow(const OpenMM::System& system) {
                                   std::vector<int>{0, 1, 2});
 }
 
-/** A Force that throws, or whose energy is NaN, where a particle's x is above a limit. Harmless otherwise. */
+/** A Force that throws, or whose energy and forces are NaN, where a particle's x is above a limit or at one evaluation
+ * of a count. Harmless otherwise. */
 class FaultyForce : public OpenMM::Force {
 public:
     enum class Fault { Throws, NotANumber };
     FaultyForce(Fault fault, double limit) : fault(fault), limit(limit) {}
     Fault fault;
     double limit;
+    /** Evaluations until the next fails; not counted below 0. */
+    mutable int evaluationsLeft = -1;
 
 protected:
     struct Impl : OpenMM::CustomCPPForceImpl {
@@ -102,10 +118,11 @@ protected:
         double computeForce(OpenMM::ContextImpl&, const std::vector<OpenMM::Vec3>& positions,
                             std::vector<OpenMM::Vec3>& forces) override {
             std::fill(forces.begin(), forces.end(), OpenMM::Vec3());
-            if (positions[0][0] <= owner.limit)
+            if (positions[0][0] <= owner.limit && (owner.evaluationsLeft < 0 || owner.evaluationsLeft-- > 0))
                 return 0;
             if (owner.fault == Fault::Throws)
                 throw OpenMM::OpenMMException("the particle is too far to the right");
+            std::fill(forces.begin(), forces.end(), OpenMM::Vec3(NAN, NAN, NAN));
             return NAN;
         }
         const FaultyForce& owner;

@@ -26,6 +26,13 @@ std::string integratorXml() {
     integrator.setAcceptanceTest(AcceptanceTest::Barker);
     integrator.setJumpRandomNumberSeed(18446744073709551615ULL);
     integrator.setRecordTrials(true);
+    const auto protocol = std::make_shared<AnnealedProtocol>(7, 0.0015);
+    protocol->setFriction(2.5);
+    protocol->setStageDynamics(StageDynamics::Metropolised);
+    protocol->setMiddleJump(MiddleJump::Always);
+    protocol->addParameter("charges", {1, 0.3, 0});
+    protocol->addParameter("<\"radii\">", {1, 1, 0.25});
+    integrator.setAnnealedProtocol(protocol);
     std::stringstream stream;
     XmlSerializer::serialize<Integrator>(&integrator, "Integrator", stream);
     return stream.str();
@@ -55,6 +62,29 @@ TEST(Serialization, IntegratorKeepsEverything) {
     EXPECT_EQ(integrator.getJumpRandomNumberSeed(), 18446744073709551615ULL);
     EXPECT_TRUE(integrator.getRecordTrials());
     EXPECT_EQ(integrator.getFlow()->serialize(), makeWellFlow()->serialize());
+    const auto protocol = integrator.getAnnealedProtocol();
+    ASSERT_NE(protocol, nullptr);
+    EXPECT_EQ(protocol->getStepsPerStage(), 7);
+    EXPECT_EQ(protocol->getStepSize(), 0.0015);
+    EXPECT_EQ(protocol->getFriction(), 2.5);
+    EXPECT_EQ(protocol->getStageDynamics(), StageDynamics::Metropolised);
+    EXPECT_EQ(protocol->getMiddleJump(), MiddleJump::Always);
+    ASSERT_EQ(protocol->getNumParameters(), 2);
+    EXPECT_EQ(protocol->getParameterName(1), "<\"radii\">");
+    EXPECT_EQ(protocol->getParameterValues(0), (std::vector<double>{1, 0.3, 0}));
+    EXPECT_EQ(protocol->getParameterValues(1), (std::vector<double>{1, 1, 0.25}));
+}
+
+// Version 1 had no protocol.
+TEST(Serialization, ReadsIntegratorsOfVersion1) {
+    const std::string xml = std::regex_replace(integratorXml(), std::regex(" version=\"2\""), " version=\"1\"");
+    const std::size_t start = xml.find("<AnnealedProtocol"), end = xml.find("</AnnealedProtocol>");
+    ASSERT_NE(start, std::string::npos);
+    const auto copy =
+        readIntegrator(xml.substr(0, start) + xml.substr(end + std::string("</AnnealedProtocol>").size()));
+    const auto& integrator = dynamic_cast<const FlowLangevinIntegrator&>(*copy);
+    EXPECT_EQ(integrator.getJumpInterval(), 33);
+    EXPECT_EQ(integrator.getAnnealedProtocol(), nullptr);
 }
 
 TEST(Serialization, SystemKeepsItsFlowForce) {
@@ -89,7 +119,10 @@ TEST(Serialization, RefusesDamagedXml) {
     expectMessage(changed(" temperature=\"[^\"]*\"", " temperature=\"-3\""), "temperature is -3");
     expectMessage(changed(" jumpInterval=\"[^\"]*\"", " jumpInterval=\"-1\""), "steps is -1");
     expectMessage(changed(" jumpKind=\"[^\"]*\"", " jumpKind=\"Hop\""), "jumpKind is Hop");
-    expectMessage(changed(" version=\"1\"", " version=\"99\""), "version is 99");
+    expectMessage(changed(" version=\"2\"", " version=\"99\""), "version is 99");
+    expectMessage(changed(" stageDynamics=\"[^\"]*\"", " stageDynamics=\"Brownian\""), "stageDynamics is Brownian");
+    expectMessage(changed(" stepsPerStage=\"[^\"]*\"", " stepsPerStage=\"-7\""), "steps is -7");
+    expectMessage(changed(" value=\"0?\\.3[^\"]*\"", " value=\"x\""), "value is \"x\", but must be a number");
     expectMessage(changed(" flow=\"....", " flow=\"!!!!"), "the flow in the XML is damaged");
     expectMessage(changed(" flow=\"([^\"]{200})..", " flow=\"$1ZZ"), "checksum");
     expectMessage(changed(" flow=\"[^\"]*\"", ""), "'flow'");

@@ -2,6 +2,7 @@
 #define OPENMMFLOW_FLOWLANGEVININTEGRATOR_H_
 // SPDX-License-Identifier: MIT
 
+#include "openmmflow/AnnealedProtocol.h"
 #include "openmmflow/latent/Export.h"
 #include "openmmflow/samplers/Acceptance.h"
 #include <cstdint>
@@ -15,10 +16,12 @@ class Flow;
 
 /** What the jumps of an integrator have done since it was made or its statistics were reset. */
 struct JumpStatistics {
-    /** Visits to the jump, trials made in them, trials accepted. */
+    /** Visits to the jump, trials made in them, trials accepted. An annealed jump is one trial. */
     std::int64_t jumps = 0, trials = 0, accepted = 0;
     /** Rejected because a coordinate, an energy or a density was not finite; because the energy evaluation threw. */
     std::int64_t nonFinite = 0, failed = 0;
+    /** Of annealed jumps: trials in the middle and those accepted there; steps at the stages, and those accepted. */
+    std::int64_t middleTrials = 0, middleAccepted = 0, stageSteps = 0, stageAccepted = 0;
     /** accepted / trials; 0 before the first trial. */
     double getAcceptanceRate() const { return trials == 0 ? 0.0 : static_cast<double>(accepted) / trials; }
 };
@@ -33,6 +36,32 @@ struct JumpRecord {
     double uOld = 0, uNew = 0, logQOld = 0, logQNew = 0, logDetOld = 0, logDetNew = 0;
     /** (1/2) log det Z of the constraints among the moved atoms (F5); it is part of u: u = U/kT - metric. */
     double metricOld = 0, metricNew = 0;
+    double logAlpha = 0, uniform = 0;
+    bool accepted = false;
+    /** A trial in the middle of an annealed jump: u is that of the last stage, and accepted is what was decided there;
+     * made without a decision, its uniform is 0. */
+    bool inTheMiddle = false;
+};
+
+/**
+ * Everything that decided one annealed jump (F7):
+ *
+ *     logAlpha = middleLogAlpha - (workOut + shadowOut + workBack + shadowBack),   accepted by accept() in Acceptance.h
+ */
+struct AnnealedRecord {
+    /** The Context's step count. */
+    std::int64_t step = 0;
+    /** Reduced protocol work of the ways out and back: changes of u with the parameters. */
+    double workOut = 0, workBack = 0;
+    /** Reduced shadow work: what steps of LangevinShadowWork add to the total energy; else 0. */
+    double shadowOut = 0, shadowBack = 0;
+    /** logAlpha of a jump that is Always made; 0 for one that is Decided. */
+    double middleLogAlpha = 0;
+    /** Whether the middle jump was made; where it was not, there is no way back. */
+    bool jumped = false;
+    /** Steps made at the stages, and those accepted. */
+    std::int64_t stageSteps = 0, stageAccepted = 0;
+    /** -inf, and no uniform, where the way did not come to its end. */
     double logAlpha = 0, uniform = 0;
     bool accepted = false;
 };
@@ -50,6 +79,10 @@ struct JumpRecord {
  * mass-metric factor of constraints among the moved atoms (F5). The moved atoms keep the position of their frame's
  * origin and its orientation (F4); all other atoms stay. The target is the canonical ensemble at this integrator's
  * temperature, so a jump is as exact beside a barostat, which acts within the Langevin blocks.
+ *
+ * With an AnnealedProtocol jumps are annealed (F7): parameters of the Context go through its stages, the flow's jump
+ * follows where it is easy, and they come back; the whole is accepted or rejected, with velocities drawn anew or as
+ * they were.
  *
  * With jumpInterval = 0 this is LangevinMiddleIntegrator: the same trajectory at the same speed. A jump advances
  * neither time nor step count. A rejected or failed trial leaves no trace. Where a jump is accepted, velocities at the
@@ -95,9 +128,17 @@ public:
     /** Seed of the jumps' own random numbers; 0, the default, chooses one when a Context is created. */
     std::uint64_t getJumpRandomNumberSeed() const { return jumpSeed; }
     void setJumpRandomNumberSeed(std::uint64_t seed);
+    /**
+     * Anneal the jumps; null, the default, leaves them bare. The protocol is copied. Also between steps.
+     * Trials are those of the middle jump, and one is made where it is MiddleJump::Always. Throws, with the Context or
+     * at once, if that has no such parameters; a jump throws unless the Context runs at the values of stage 0.
+     */
+    void setAnnealedProtocol(std::shared_ptr<AnnealedProtocol> protocol);
+    /** A copy, or null. */
+    std::shared_ptr<AnnealedProtocol> getAnnealedProtocol() const;
 
     void step(int steps) override;
-    /** Make one jump (trialsPerJump trials) now. @return the number of trials accepted */
+    /** Make one jump (trialsPerJump trials, or one annealed jump) now. @return the number of trials accepted */
     int jump();
 
     JumpStatistics getJumpStatistics() const;
@@ -112,6 +153,9 @@ public:
     void setRecordTrials(bool record) { recordTrials = record; }
     /** The records so far, oldest first. */
     const std::vector<JumpRecord>& getJumpRecords() const;
+    /** The same of annealed jumps; getJumpRecords() has the trials in their middle. */
+    const std::vector<AnnealedRecord>& getAnnealedRecords() const;
+    /** Both lists. */
     void clearJumpRecords();
 
 protected:
@@ -130,6 +174,7 @@ private:
     AcceptanceTest acceptanceTest = AcceptanceTest::Metropolis;
     std::uint64_t jumpSeed = 0;
     bool recordTrials = false;
+    std::shared_ptr<const AnnealedProtocol> protocol;
     std::unique_ptr<Jumper> jumper;
 };
 

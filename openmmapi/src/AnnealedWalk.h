@@ -1,0 +1,76 @@
+#ifndef OPENMMFLOW_ANNEALEDWALK_H_
+#define OPENMMFLOW_ANNEALEDWALK_H_
+// SPDX-License-Identifier: MIT
+
+#include "StagePropagator.h"
+#include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/latent/Random.h"
+#include <functional>
+#include <map>
+#include <optional>
+
+namespace OpenMMFlow {
+
+/** The way through the stages of an AnnealedProtocol and back, in one Context (F7). */
+class AnnealedWalk {
+public:
+    /** Throws if the Context has no such parameters. @param late  whether dynamics has begun already */
+    AnnealedWalk(const FlowLangevinIntegrator& owner, OpenMM::ContextImpl& context,
+                 std::shared_ptr<const AnnealedProtocol> protocol, Random& random, bool late);
+    ~AnnealedWalk();
+    [[nodiscard]] const AnnealedProtocol& getProtocol() const { return *protocol; }
+    /** Throw unless the Context runs at the values of stage 0. */
+    void checkStart() const;
+    /**
+     * Walk from the present positions with new velocities. Leaves the last positions, the first parameters and an
+     * advanced time in the Context; may throw anywhere between.
+     *
+     * @param middle  what to do at the last stage. It returns the log of what the acceptance of the whole gains, or
+     *                nothing, which ends the walk.
+     * @param record  gets works, what was accepted on the way, and logAlpha: -inf where the walk has ended early
+     * @return whether it came to its end, with finite works and its constraints kept
+     */
+    bool walk(AnnealedRecord& record, const std::function<std::optional<double>()>& middle);
+    /** Set velocities of the temperature, at the time of the positions: Maxwell's, along the constraints. */
+    void drawVelocities();
+
+private:
+    enum class Half { Out, Back };
+    struct HalfWork {
+        double protocol = 0, shadow = 0; // kT
+        std::int64_t steps = 0, accepted = 0;
+    };
+    void setStage(int stage);
+    bool walkHalf(Half half, HalfWork& work);
+    [[nodiscard]] bool keepsConstraints() const;
+    [[nodiscard]] double measurePotential();
+
+    const FlowLangevinIntegrator& owner;
+    OpenMM::ContextImpl& context;
+    std::shared_ptr<const AnnealedProtocol> protocol;
+    Random& random;
+    std::unique_ptr<StagePropagator> propagator;
+};
+
+/** The state of a Context, put back when this goes out of scope. */
+class StateGuard {
+public:
+    explicit StateGuard(OpenMM::ContextImpl& context);
+    ~StateGuard();
+    StateGuard(const StateGuard&) = delete;
+    StateGuard& operator=(const StateGuard&) = delete;
+    /** Keep positions and velocities as they are; time, step count and parameters are put back all the same. */
+    void keepMove() { moved = true; }
+
+private:
+    OpenMM::ContextImpl& context;
+    std::vector<OpenMM::Vec3> positions, velocities;
+    std::map<std::string, double> parameters;
+    double time;
+    long long stepCount;
+    bool moved = false;
+};
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_ANNEALEDWALK_H_*/
