@@ -25,14 +25,20 @@ struct Problem {
     [[nodiscard]] double logRatio() const { return logZ - start->logNorm(); }
 };
 
+/** phi^4 on 2 x 8 sites, from independent sites to kappa = .3. */
+struct LatticeProblem {
+    std::shared_ptr<Lattice> start = std::make_shared<Lattice>(2, 8, 0.0, 0.022);
+    [[nodiscard]] std::shared_ptr<PotentialPath> path() const {
+        return std::make_shared<PotentialPath>(start, std::make_shared<Lattice>(2, 8, 0.3, 0.022));
+    }
+    double logRatio = 18.00726685 - 16 * .578277976857;
+};
+
 Problem doubleWellProblem() {
     return {std::make_shared<Spring>(2, 0.25), makeA1(), logZA1};
 }
 Problem manyWellProblem() {
     return {std::make_shared<Spring>(32, 0.7), makeManyWell(16), 16 * logZPair};
-}
-Problem latticeProblem() {
-    return {std::make_shared<Spring>(16, 1.0), std::make_shared<Lattice>(2, 8, 0.3, 0.022), 18.00726685};
 }
 
 std::shared_ptr<HamiltonianKernel> hamiltonian(double step, int numSteps, int numMoves = 1) {
@@ -83,6 +89,8 @@ Problem cheapProblem() {
 
 // Bounds are over four standard errors of mean and sd at 1000 seeds; the blocks' t distribution has sd 1.06.
 void expectCalibrated(const Scores& scores, const char* what) {
+    testing::Test::RecordProperty(std::string(what) + " mean of z", std::to_string(scores.mean));
+    testing::Test::RecordProperty(std::string(what) + " sd of z", std::to_string(scores.sd));
     EXPECT_LT(std::abs(scores.mean), .15) << what;
     EXPECT_GT(scores.sd, .85) << what;
     EXPECT_LT(scores.sd, 1.15) << what;
@@ -97,7 +105,7 @@ AnnealedResult runCheap(const std::string& engine, Random& random) {
     if (engine == "SMC")
         return SequentialSampler(path, kernel, powerLambdas(6, 1), {0.8, 20, 0.9, 1000})
             .run(problem.start->sample(400, random), random);
-    const int ladders = engine == "RE" ? 20 : 1, sweeps = engine == "RE" ? 20 : 400;
+    const int ladders = engine == "RE" ? 20 : 1, sweeps = engine == "RE" ? 20 : 200;
     return ReplicaExchange(path, kernel, powerLambdas(3, 1), {5, sweeps, 1})
         .run(problem.start->sample(ladders, random), ladders, random);
 }
@@ -114,25 +122,26 @@ TEST(SequentialSampler, GivesTheFreeEnergyOfADoubleWell) {
         expectA1Moments(result, 0.05);
         EXPECT_EQ(result.lambdas.size(), result.cess.size() + 1);
         EXPECT_EQ(result.acceptance.size(), result.cess.size());
-        if (lambdas.empty())
-            for (std::size_t k = 0; k + 1 < result.cess.size(); k++)
-                EXPECT_NEAR(result.cess[k], 0.9, 0.006);
+        for (std::size_t k = 0; lambdas.empty() && k + 1 < result.cess.size(); k++)
+            EXPECT_NEAR(result.cess[k], 0.9, 0.006);
     }
 }
 
-TEST(SequentialSampler, RandomWalksAndLatticesToo) {
-    const Problem problem = latticeProblem();
+TEST(SequentialSampler, WorksWithRandomWalksAndWithMomentaThatAreKept) {
+    const Problem problem = doubleWellProblem();
     Random random(2);
-    const auto walk = std::make_shared<RandomWalkKernel>(RandomWalkKernel::Options{0.25, 5, 0.0});
-    const AnnealedResult result = SequentialSampler(problem.path(), walk, {}, {0.5, 20, 0.9, 1000})
-                                      .run(problem.start->sample(6000, random), random);
-    expectLogZ(result, problem.logRatio(), 0.1, "random walk");
+    const auto walk = std::make_shared<RandomWalkKernel>(RandomWalkKernel::Options{0.7, 5, 0.0});
+    const AnnealedResult result =
+        SequentialSampler(problem.path(), walk, {}, {}).run(problem.start->sample(10000, random), random);
+    expectLogZ(result, problem.logRatio(), 0.04, "random walk");
     EXPECT_EQ(result.numGradients, 0);
+    EXPECT_FALSE(result.state.momentum.defined());
     const auto generalized =
-        std::make_shared<GeneralizedHamiltonianKernel>(GeneralizedHamiltonianKernel::Options{0.2, 1, 5, 0.4, 0.0});
-    const AnnealedResult other = SequentialSampler(problem.path(), generalized, powerLambdas(15, 1), {})
-                                     .run(problem.start->sample(6000, random), random);
-    expectLogZ(other, problem.logRatio(), 0.1, "momenta");
+        std::make_shared<GeneralizedHamiltonianKernel>(GeneralizedHamiltonianKernel::Options{0.3, 1, 5, 0.4, 0.0});
+    const AnnealedResult other = SequentialSampler(problem.path(), generalized, powerLambdas(15, 2), {})
+                                     .run(problem.start->sample(10000, random), random);
+    expectLogZ(other, problem.logRatio(), 0.05, "momenta");
+    EXPECT_TRUE(other.state.momentum.defined());
 }
 
 // Without resampling it is annealed importance sampling, number for number but for the moves at the last stage.
@@ -215,18 +224,18 @@ TEST(SequentialSampler, LayersKeepWeightsExact) {
 }
 
 TEST(AnnealedEngines, AgreeOnThePhi4Lattice) {
-    const Problem problem = latticeProblem();
+    const LatticeProblem problem;
     Random random(5);
-    const auto kernel = hamiltonian(0.2, 5);
-    const AnnealedResult ais =
-        AnnealedSampler(problem.path(), kernel, powerLambdas(40, 1)).run(problem.start->sample(4000, random), random);
-    expectLogZ(ais, problem.logRatio(), 0.1, "AIS");
-    const AnnealedResult smc = SequentialSampler(problem.path(), kernel, powerLambdas(20, 1), {})
-                                   .run(problem.start->sample(6000, random), random);
-    expectLogZ(smc, problem.logRatio(), 0.1, "SMC");
-    const ReplicaExchangeResult exchange = ReplicaExchange(problem.path(), kernel, powerLambdas(8, 1), {100, 300, 5})
-                                               .run(problem.start->sample(40, random), 40, random);
-    expectLogZ(exchange, problem.logRatio(), 0.1, "RE");
+    const auto kernel = hamiltonian(0.25, 6);
+    const auto start = [&](int n) { return problem.start->sampleSites(n, random); };
+    const AnnealedResult ais = AnnealedSampler(problem.path(), kernel, powerLambdas(40, 1)).run(start(3000), random);
+    expectLogZ(ais, problem.logRatio, 0.2, "AIS");
+    const AnnealedResult smc =
+        SequentialSampler(problem.path(), kernel, powerLambdas(25, 1), {}).run(start(4000), random);
+    expectLogZ(smc, problem.logRatio, 0.15, "SMC");
+    const ReplicaExchangeResult exchange =
+        ReplicaExchange(problem.path(), kernel, powerLambdas(8, 1), {100, 300, 5}).run(start(40), 40, random);
+    expectLogZ(exchange, problem.logRatio, 0.1, "RE");
     EXPECT_EQ(exchange.x.sizes(), (at::IntArrayRef{300 / 5 * 40, 16}));
     EXPECT_EQ(exchange.swapAcceptance.size(), 8u);
     EXPECT_EQ(exchange.acceptance.size(), 9u);
@@ -316,12 +325,12 @@ TEST(StochasticFlow, WeightsAreExactWhateverTheBlocks) {
     Random random(9);
     StochasticFlow flow = build(shift(0.05, 1.05));
     EXPECT_EQ(flow.getNumBlocks(), 7);
-    const AnnealedResult result = flow.run(problem.start->sample(200000, random), random);
+    const AnnealedResult result = flow.run(problem.start->sample(100000, random), random);
     expectLogZ(result, problem.logRatio(), 0.05, "blocks");
     expectA1Moments(result, 0.1);
     EXPECT_EQ(result.acceptance.size(), 4u);
-    const AnnealedResult wrong =
-        build(std::make_shared<WrongLogDet>(shift(0.05, 1.5), 0.0)).run(problem.start->sample(200000, random), random);
+    const AnnealedResult wrong = build(std::make_shared<WrongLogDet>(shift(0.05, 1.05), -1.0))
+                                     .run(problem.start->sample(100000, random), random);
     EXPECT_GT(std::abs(wrong.logZRatio - problem.logRatio()), 5 * wrong.logZRatioError);
 }
 
@@ -364,8 +373,7 @@ TEST(LambdaSpacing, StagesOfAPilotRunHaveEqualConditionalEffectiveSizes) {
         const auto [low, high] = std::minmax_element(values.begin(), values.end());
         return *high - *low;
     };
-    EXPECT_LT(range(adapted.cess), 0.1);
-    EXPECT_GT(range(even.cess), 0.3);
+    EXPECT_LT(range(adapted.cess), 0.5 * range(even.cess));
     EXPECT_LT(adapted.logZRatioError, even.logZRatioError);
 }
 
@@ -377,8 +385,8 @@ TEST(AnnealedEngines, ErrorsAreCalibrated) {
 
 TEST(SlowAnnealedEngines, ErrorsOfReplicaExchangeAreCalibrated) {
     const double exact = cheapProblem().logRatio();
-    for (const char* engine : {"RE", "one ladder"})
-        expectCalibrated(scoreSeeds(1000, exact, [&](Random& random) { return runCheap(engine, random); }), engine);
+    for (const auto& [engine, numSeeds] : {std::pair{"RE", 1000}, std::pair{"one ladder", 300}})
+        expectCalibrated(scoreSeeds(numSeeds, exact, [&](Random& random) { return runCheap(engine, random); }), engine);
 }
 
 TEST(SlowAnnealedEngines, AgreeOnManyWells) {

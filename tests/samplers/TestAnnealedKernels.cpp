@@ -11,7 +11,7 @@ using at::Tensor;
 
 namespace {
 
-constexpr int numWalkers = 200000;
+constexpr int numWalkers = 150000;
 
 /** From a spring to A1, so that an intermediate lambda is no end. */
 std::shared_ptr<PotentialPath> makePath() {
@@ -50,8 +50,9 @@ Outcome moveExactSamples(AnnealedKernel& kernel, int calls = 1, std::uint64_t se
     outcome.deviation = largestDeviation(*stage, standardise(outcome.state.x));
     const PathState again = path->evaluate(outcome.state.x, lambda, kernel.getGradient());
     EXPECT_TRUE(at::allclose(outcome.state.logDensity, again.logDensity));
-    if (again.gradient.defined())
+    if (outcome.state.gradient.defined()) {
         EXPECT_TRUE(at::allclose(outcome.state.gradient, again.gradient));
+    }
     EXPECT_GT((outcome.state.x != x).all(1).to(at::kDouble).mean().item<double>(), 0.3);
     return outcome;
 }
@@ -146,8 +147,8 @@ TEST(GeneralizedHamiltonianKernel, KeepsMomentaAndTheirDistribution) {
 
 // The same statistic finds every one of these.
 TEST(AnnealedKernels, MistakesAreDetected) {
-    PlainKernel right(0.5, 20, Mistake::None), noFlip(0.5, 20, Mistake::NoFlip),
-        noAsymmetry(0.5, 20, Mistake::NoAsymmetry), stale(0.5, 20, Mistake::StaleEnergy);
+    PlainKernel right(0.5, 8, Mistake::None), noFlip(0.5, 8, Mistake::NoFlip),
+        noAsymmetry(0.5, 8, Mistake::NoAsymmetry), stale(0.5, 8, Mistake::StaleEnergy);
     EXPECT_LT(moveExactSamples(right).deviation, 4);
     EXPECT_GT(moveExactSamples(noFlip).deviation, 8);
     EXPECT_GT(moveExactSamples(noAsymmetry).deviation, 8);
@@ -164,7 +165,7 @@ TEST(AnnealedKernels, LeaveManyWellsInvariant) {
     const auto target = makeManyWell(copies);
     const auto pair = makePair();
     const auto path = std::make_shared<PotentialPath>(std::make_shared<Spring>(2 * copies, 1.0), target);
-    RandomWalkKernel walk({0.35, 5, 0});
+    RandomWalkKernel walk({0.25, 5, 0});
     LangevinKernel langevin({0.2, 5, 0});
     HamiltonianKernel hamiltonian({0.2, 4, 2, 0});
     GeneralizedHamiltonianKernel generalized({0.15, 2, 5, 0.4, 0});

@@ -33,7 +33,8 @@ AnnealedResult AnnealedSampler::run(const Tensor& start, Random& random) {
     result.logWeight = at::zeros({start.size(0)}, at::kDouble);
     const int last = static_cast<int>(lambdas.size()) - 1;
     for (int k = 1; k <= last; k++) {
-        const PathState next = path->atLambda(result.state, lambdas[k]);
+        const Gradient wanted = k < last ? kernel->getGradient() : Gradient::Omit;
+        const PathState next = path->atLambda(result.state, lambdas[k], wanted);
         const Tensor v = finiteOrMinusInfinity(next.logDensity - result.state.logDensity);
         addStage(result, result.logWeight, v);
         result.logWeight = result.logWeight + v;

@@ -51,7 +51,7 @@ public:
         PathState next;
         Tensor v;
         if (sampler.layers.empty()) {
-            next = path.atLambda(state, lambda);
+            next = path.atLambda(state, lambda, sampler.kernel->getGradient());
             v = next.logDensity - state.logDensity;
         } else {
             const TransformResult map = sampler.layers[stage - 1]->forward(state.x);
@@ -129,10 +129,10 @@ void SequentialSampler::setLayers(std::vector<std::shared_ptr<Transform>> newLay
 }
 
 AnnealedResult SequentialSampler::run(const Tensor& start, Random& random) {
-    return run(start, random, {});
+    return runObserved(start, random, {});
 }
 
-AnnealedResult SequentialSampler::run(const Tensor& start, Random& random, const Observer& observer) {
+AnnealedResult SequentialSampler::runObserved(const Tensor& start, Random& random, const Observer& observer) {
     const char* where = "SequentialSampler::run";
     requireStart(where, start, *path);
     require(start.size(0) % options.numGroups == 0, where, "number of walkers", start.size(0),

@@ -72,7 +72,7 @@ TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
     require(iterations >= 1, "AnnealedFlowTransport::train", "iterations", iterations, "at least 1");
     const ThreadGuard threads(options.numThreads);
     for (std::int64_t i = 0; i < iterations; i++, progress.iteration++) {
-        const AnnealedResult pass = sampler->run(
+        const AnnealedResult pass = sampler->runObserved(
             start->sample(options.batchSize, random), random,
             [this](int stage, const PathState& walkers, const Tensor& weight) { learn(stage, walkers, weight); });
         progress.logZRatio = pass.logZRatio;

@@ -58,7 +58,7 @@ public:
      * transported.
      */
     using Observer = std::function<void(int stage, const PathState& walkers, const at::Tensor& logWeight)>;
-    [[nodiscard]] AnnealedResult run(const at::Tensor& start, Random& random, const Observer& observer);
+    [[nodiscard]] AnnealedResult runObserved(const at::Tensor& start, Random& random, const Observer& observer);
 
 private:
     class Run;
