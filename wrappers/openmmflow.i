@@ -242,6 +242,7 @@ using namespace OpenMM;
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
+%rename(lambda_) OpenMMFlow::PathState::lambda;
 %ignore OpenMMFlow::PathState::kept;
 %ignore OpenMMFlow::choose;
 %ignore OpenMMFlow::StepSizes;

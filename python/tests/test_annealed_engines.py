@@ -147,3 +147,11 @@ def testStochasticFlowAndTrainedLayers():
     after = sampler.run(x, random)
     assert after.ess[-1] > before.ess[-1]
     check(after, well.getTruth().logZ, 0.3)
+
+
+def testAStateOutlivesItsResult():
+    path, random = springPath(), of.Random(5)
+    state = of.AnnealedSampler(path, hamiltonian(), [0, 1]).run(random.normal(4, 3), random).state
+    x = state.x.clone()
+    others = [of.AnnealedSampler(path, hamiltonian(), [0, 1]).run(random.normal(4, 3), random) for _ in range(5)]
+    assert torch.equal(state.x, x) and state.lambda_ == 1 and len(others) == 5

@@ -14,7 +14,7 @@ namespace OpenMMFlow {
  *
  * Parameters and the scale s are tables of one value per node, piecewise linear in lambda between nodes: soft-core and
  * charge parameters one after the other, restraints that are released, solute tempering. s = 1 unless set; T/T' is the
- * temperature T', as in TemperaturePath.
+ * temperature T', with what TemperaturePath says of constraints.
  *
  * Each evaluation sets the parameters of the potential's Contexts and restores those of before, also when something
  * throws. Another lambda costs an evaluation, unless it has the same parameters and differs in s alone.
