@@ -49,9 +49,16 @@ import openmm
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
-#include "openmmflow/samplers/AnnealedSampler.h"
+#include "openmmflow/samplers/HamiltonianKernel.h"
+#include "openmmflow/samplers/LambdaSpacing.h"
 #include "openmmflow/samplers/LatentJump.h"
+#include "openmmflow/samplers/LatentKernel.h"
+#include "openmmflow/samplers/ParameterPath.h"
+#include "openmmflow/samplers/ReplicaExchange.h"
+#include "openmmflow/samplers/SequentialSampler.h"
+#include "openmmflow/samplers/StochasticFlow.h"
 #include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/AnnealedFlowTransport.h"
 #include "openmmflow/training/FlowMatchingLoss.h"
 #include "openmmflow/training/LatentAcceptanceLoss.h"
 #include "openmmflow/training/PathGradientLoss.h"
@@ -90,6 +97,13 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::SelectedColumns::evaluate)
 %keywords(OpenMMFlow::AugmentedPotential::evaluate)
 %keywords(OpenMMFlow::FlowPath::FlowPath)
+%keywords(OpenMMFlow::TemperaturePath::TemperaturePath)
+%keywords(OpenMMFlow::ParameterPath::ParameterPath)
+%keywords(OpenMMFlow::AnnealedPath::evaluate)
+%keywords(OpenMMFlow::AnnealedPath::atLambda)
+%keywords(OpenMMFlow::StochasticFlow::addMoves)
+%keywords(OpenMMFlow::conditionalEss)
+%keywords(OpenMMFlow::nextLambda)
 %include "typemaps.i"
 
 // Enums
@@ -143,10 +157,20 @@ using namespace OpenMM;
 %shared_class(SelectedColumns)
 %shared_class(AugmentedPotential)
 %shared_class(AnnealedPath)
+%shared_class(GeometricPath)
 %shared_class(PotentialPath)
 %shared_class(FlowPath)
+%shared_class(TemperaturePath)
+%shared_class(ParameterPath)
 %shared_class(AnnealedKernel)
+%shared_class(SteppedKernel)
+%shared_class(KernelSequence)
+%shared_class(RandomWalkKernel)
+%shared_class(LangevinKernel)
 %shared_class(HamiltonianKernel)
+%shared_class(GeneralizedHamiltonianKernel)
+%shared_class(LatentKernel)
+%shared_class(SequentialSampler)
 %shared_class(Loss)
 %shared_class(MaximumLikelihoodLoss)
 %shared_class(ReverseKLLoss)
@@ -159,6 +183,7 @@ using namespace OpenMM;
 %shared_class(PathGradientLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
+%template() std::vector<std::shared_ptr<OpenMMFlow::AnnealedKernel>>;
 %returns_dynamic(Prior, OpenMMFlow::GaussianPrior, OpenMMFlow::UniformTorusPrior, OpenMMFlow::ProductPrior,
                  OpenMMFlow::MixturePrior, OpenMMFlow::FlowPrior, OpenMMFlow::Prior)
 %returns_dynamic(Transform, OpenMMFlow::Sequence, OpenMMFlow::Inverse, OpenMMFlow::Permutation, OpenMMFlow::Scaling,
@@ -193,7 +218,14 @@ using namespace OpenMM;
 %options(ReactionCoordinateEntropyLoss)
 %options(ReweightedForwardKLLoss)
 %options(AlphaDivergenceLoss)
+%options(RandomWalkKernel)
+%options(LangevinKernel)
 %options(HamiltonianKernel)
+%options(GeneralizedHamiltonianKernel)
+%options(LatentKernel)
+%options(SequentialSampler)
+%options(ReplicaExchange)
+%options(AnnealedFlowTransport)
 %options(DoubleWell)
 %options(ManyWell)
 %options(LennardJonesCluster)
@@ -222,6 +254,13 @@ using namespace OpenMM;
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
+%rename(lambda_) OpenMMFlow::PathState::lambda;
+%ignore OpenMMFlow::PathState::kept;
+%ignore OpenMMFlow::choose;
+%ignore OpenMMFlow::StepSizes;
+%ignore OpenMMFlow::requireLambdas;
+%ignore OpenMMFlow::SequentialSampler::Observer;
+%ignore OpenMMFlow::SequentialSampler::runObserved;
 %ignore OpenMMFlow::Loss::getState;
 %ignore OpenMMFlow::Loss::setState;
 %ignore OpenMMFlow::AlphaDivergenceLoss::getState;
@@ -327,7 +366,15 @@ using namespace OpenMM;
 %include "openmmflow/samplers/Acceptance.h"
 %include "openmmflow/samplers/LatentJump.h"
 %include "openmmflow/samplers/AnnealedPath.h"
+%include "openmmflow/samplers/ParameterPath.h"
+%include "openmmflow/samplers/AnnealedKernel.h"
+%include "openmmflow/samplers/HamiltonianKernel.h"
+%include "openmmflow/samplers/LatentKernel.h"
 %include "openmmflow/samplers/AnnealedSampler.h"
+%include "openmmflow/samplers/LambdaSpacing.h"
+%include "openmmflow/samplers/SequentialSampler.h"
+%include "openmmflow/samplers/ReplicaExchange.h"
+%include "openmmflow/samplers/StochasticFlow.h"
 %include "openmmflow/estimators/FreeEnergy.h"
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/TimeSeries.h"
@@ -338,6 +385,7 @@ using namespace OpenMM;
 %include "openmmflow/training/ReweightedForwardKLLoss.h"
 %include "openmmflow/training/PrioritisedReplayBuffer.h"
 %include "openmmflow/training/AlphaDivergenceLoss.h"
+%include "openmmflow/training/AnnealedFlowTransport.h"
 %include "openmmflow/training/FlowMatchingLoss.h"
 %include "openmmflow/training/PathGradientLoss.h"
 %include "openmmflow/training/Trainer.h"

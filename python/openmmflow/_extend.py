@@ -34,10 +34,12 @@ def extend() -> None:
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
     api.LogQGradient.__iter__ = lambda self: iter((self.logQ, self.gradient))
     api.DensityGradient.__iter__ = lambda self: iter((self.logDensity, self.gradient))
-    for cls in (api.SplineCouplingOptions, api.SmoothCouplingOptions, api.MaskedAutoregressiveOptions, api.NICEROptions,
-                api.RealNVPOptions):
+    for cls, field in ((api.SplineCouplingOptions, "conditioner"), (api.SmoothCouplingOptions, "conditioner"),
+                       (api.MaskedAutoregressiveOptions, "conditioner"), (api.NICEROptions, "conditioner"),
+                       (api.RealNVPOptions, "conditioner"), (api.AlphaDivergenceLossOptions, "kernel"),
+                       (api.AnnealedResult, "state")):
         # type's own, as SWIG's metaclass refuses to replace a property
-        type.__setattr__(cls, "conditioner", _keepingOwner(cls.conditioner))
+        type.__setattr__(cls, field, _keepingOwner(getattr(cls, field)))
     api.Flow.__reduce__ = lambda self: (api.Flow.deserialize, (self.serialize(),))
     api.Flow.__copy__ = lambda self: self.clone()
     api.Flow.__deepcopy__ = lambda self, memo: self.clone()

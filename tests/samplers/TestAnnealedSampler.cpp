@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 #include "contracts/ExpectMessage.h"
-#include "openmmflow/flows/Elementary.h"
 #include "openmmflow/samplers/AnnealedSampler.h"
-#include "samplers/JumpTargets.h"
+#include "openmmflow/samplers/HamiltonianKernel.h"
+#include "samplers/AnnealedTargets.h"
 #include <gtest/gtest.h>
 
 using namespace OpenMMFlow;
@@ -11,25 +11,10 @@ using at::Tensor;
 
 namespace {
 
-/** u = (k/2) |x - middle|^2 */
-struct Spring : ReducedPotential {
-    Spring(int size, double k, double middle = 0) : size(size), k(k), middle(middle) {}
-    [[nodiscard]] int getSize() const override { return size; }
-    [[nodiscard]] EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
-        EnergyResult result{0.5 * k * (x - middle).square().sum(1), {}, 0, 0};
-        if (gradient == Gradient::Compute)
-            result.gradient = k * (x - middle);
-        return result;
-    }
-    int size;
-    double k, middle;
-};
-
-/** Draws anew from N(0, 1/K), K = (1 - beta) 1 + beta 4: the perfect transition between springs of 1 and 4. */
+/** Draws anew from N(0, 1/K), K = (1 - lambda) 1 + lambda 4: the perfect transition between springs of 1 and 4. */
 struct PerfectKernel : AnnealedKernel {
-    double move(AnnealedPath& path, int, double beta, AnnealedState& state, Random& random) override {
-        state.x = random.normal(state.x.size(0), state.x.size(1)) / std::sqrt(1 + 3 * beta);
-        state.point = path.evaluate(state.x);
+    double move(AnnealedPath& path, int, double lambda, PathState& state, Random& random) override {
+        state = path.evaluate(random.normal(state.x.size(0), state.x.size(1)) / std::sqrt(1 + 3 * lambda), lambda);
         return 1;
     }
 };
@@ -99,11 +84,13 @@ TEST(AnnealedSampler, HamiltonianMovesGiveTheFreeEnergyDifference) {
     // One evaluation at the start, and one for each leapfrog step of 7 stages with moves; two energies each.
     EXPECT_EQ(path->getNumEvaluations(), 2 * n * (1 + 7 * 3));
     EXPECT_EQ(result.acceptance.size(), 7u);
-    EXPECT_TRUE(at::allclose(result.log1, -2 * result.x.square().sum(1)));
-    EXPECT_TRUE(at::allclose(result.log0, -0.5 * result.x.square().sum(1)));
+    EXPECT_EQ(result.numEvaluations, path->getNumEvaluations());
+    EXPECT_EQ(result.numGradients, result.numEvaluations);
+    EXPECT_TRUE(at::allclose(result.state.logDensity, -2 * result.x.square().sum(1)));
+    EXPECT_TRUE(at::allclose(path->atLambda(result.state, 0.0).logDensity, -0.5 * result.x.square().sum(1)));
 }
 
-// Uneven betas, a shifted target and few poor moves: the weights make up for everything.
+// Uneven lambdas, a shifted target and few poor moves: the weights make up for everything.
 TEST(AnnealedSampler, WeightsAreExactWhateverTheMoves) {
     constexpr int n = 100000;
     Random random(3);
@@ -130,7 +117,7 @@ TEST(HamiltonianKernel, LeavesTheDensityInvariant) {
         start[i][0] = exact.quantile(random.uniform());
     const auto path = std::make_shared<PotentialPath>(std::make_shared<Spring>(1, 1.0), std::make_shared<Quartic>());
     HamiltonianKernel kernel(fixedStep(0.8, 2, 3)); // accepts some two thirds
-    AnnealedState state{start, path->evaluate(start)};
+    PathState state = path->evaluate(start, 0.3);
     const double acceptance = kernel.move(*path, 1, 1.0, state, random);
     EXPECT_GT(acceptance, 0.3);
     EXPECT_LT(acceptance, 0.95);
@@ -141,16 +128,17 @@ TEST(HamiltonianKernel, LeavesTheDensityInvariant) {
         EXPECT_NEAR(average(state.x.pow(power)), moment, 4 * std::sqrt((square - moment * moment) / n)) << power;
     }
     // The state knows its own densities.
-    EXPECT_TRUE(at::allclose(state.point.log1, path->evaluate(state.x).log1));
-    EXPECT_TRUE(at::allclose(state.point.gradient1, path->evaluate(state.x).gradient1));
+    const PathState again = path->evaluate(state.x, 1.0, Gradient::Compute);
+    EXPECT_TRUE(at::allclose(state.logDensity, again.logDensity));
+    EXPECT_TRUE(at::allclose(state.gradient, again.gradient));
+    EXPECT_EQ(state.lambda, 1.0);
 }
 
 TEST(HamiltonianKernel, StepSizeFollowsTheAcceptance) {
     Random random(5);
     const auto path = makePath(2);
     HamiltonianKernel kernel({3.0, 2, 1, 0.8}); // far too long
-    AnnealedState state{random.normal(200, 2), {}};
-    state.point = path->evaluate(state.x);
+    PathState state = path->evaluate(random.normal(200, 2), 0.0);
     for (int i = 0; i < 60; i++)
         kernel.move(*path, 2, 0.5, state, random);
     EXPECT_LT(kernel.getStepSize(2), 1.5);
@@ -159,28 +147,6 @@ TEST(HamiltonianKernel, StepSizeFollowsTheAcceptance) {
     for (int i = 0; i < 20; i++)
         acceptance += kernel.move(*path, 2, 0.5, state, random) / 20;
     EXPECT_NEAR(acceptance, 0.8, 0.1);
-}
-
-TEST(FlowPath, EndsAreTheFlowAndThePowerOfTheTarget) {
-    const auto flow =
-        std::make_shared<Flow>(std::make_shared<GaussianPrior>(2),
-                               std::make_shared<Scaling>(std::vector<double>{1, -2}, std::vector<double>{0.5, 2}));
-    const auto target = std::make_shared<Spring>(2, 3.0, 0.7);
-    const Tensor x = Random(6).normal(5, 2);
-    const Tensor logQ =
-        -0.5 * (((x.select(1, 0) - 1) / 0.5).square() + ((x.select(1, 1) + 2) / 2).square()) - std::log(2 * M_PI);
-    const Tensor u = 1.5 * (x - 0.7).square().sum(1);
-    for (const double alpha : {1.0, 2.0}) {
-        FlowPath path(flow, target, alpha);
-        const PathPoint point = path.evaluate(x);
-        EXPECT_TRUE(at::allclose(point.log0, logQ, 1e-12));
-        EXPECT_TRUE(at::allclose(point.log1, (1 - alpha) * logQ - alpha * u, 1e-12));
-        const Tensor direction = Random(7).normal(5, 2);
-        const PathPoint above = path.evaluate(x + 1e-5 * direction), below = path.evaluate(x - 1e-5 * direction);
-        EXPECT_TRUE(at::allclose((above.log0 - below.log0) / 2e-5, (point.gradient0 * direction).sum(1), 1e-7, 1e-7));
-        EXPECT_TRUE(at::allclose((above.log1 - below.log1) / 2e-5, (point.gradient1 * direction).sum(1), 1e-7, 1e-7));
-        EXPECT_EQ(path.getNumEvaluations(), 15);
-    }
 }
 
 // Walkers without a weight, at the start or on the way, neither move to nonsense nor disturb the others.
@@ -214,9 +180,9 @@ TEST(AnnealedSampler, RefusesBadArguments) {
     expectMessage([&] { AnnealedSampler(nullptr, kernel, {0, 1}); }, "path is null");
     expectMessage([&] { AnnealedSampler(path, nullptr, {0, 1}); }, "kernel is null");
     expectMessage([&] { (void)AnnealedSampler::equalSteps(0); }, "numStages is 0");
-    expectMessage([&] { AnnealedSampler(path, kernel, {0, 0.5, 0.5, 1}); }, "a beta is 0.5");
-    expectMessage([&] { AnnealedSampler(path, kernel, {0.1, 1}); }, "the first beta is 0.1");
-    expectMessage([&] { AnnealedSampler(path, kernel, {0, 0.9}); }, "the last beta is 0.9");
+    expectMessage([&] { AnnealedSampler(path, kernel, {0, 0.5, 0.5, 1}); }, "a lambda is 0.5");
+    expectMessage([&] { AnnealedSampler(path, kernel, {0.1, 1}); }, "the first lambda is 0.1");
+    expectMessage([&] { AnnealedSampler(path, kernel, {0, 0.9}); }, "the last lambda is 0.9");
     Random random(1);
     expectMessage(
         [&] {
@@ -226,6 +192,4 @@ TEST(AnnealedSampler, RefusesBadArguments) {
     expectMessage([] { HamiltonianKernel({0, 5, 1, 0.5}); }, "stepSize is 0");
     expectMessage([] { HamiltonianKernel({0.1, 0, 1, 0.5}); }, "numSteps is 0");
     expectMessage([] { HamiltonianKernel({0.1, 1, 1, 1}); }, "targetAcceptance is 1");
-    expectMessage([&] { PotentialPath(std::make_shared<Spring>(1, 1.0), std::make_shared<Spring>(2, 1.0)); },
-                  "size of end is 2");
 }

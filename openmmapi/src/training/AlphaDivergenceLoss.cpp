@@ -23,23 +23,23 @@ AlphaDivergenceLoss::AlphaDivergenceLoss(std::shared_ptr<ReducedPotential> newPo
     require(options.largestCorrection > 0, where, "largestCorrection", options.largestCorrection, "positive");
 }
 
-AnnealedResult AlphaDivergenceLoss::anneal(const Flow& flow, Random& random) {
+AlphaDivergenceLoss::Annealed AlphaDivergenceLoss::anneal(const Flow& flow, Random& random) {
     const at::NoGradGuard noGrad;
     const std::shared_ptr<const Flow> borrowed(std::shared_ptr<const Flow>(), &flow); // for this call only
     const auto path = std::make_shared<FlowPath>(borrowed, potential, 2.0);
     AnnealedSampler sampler(path, kernel, AnnealedSampler::equalSteps(options.numStages));
-    AnnealedResult result = sampler.run(flow.sample(options.batchSize, random).x, random);
-    numEvaluations += path->getNumEvaluations();
+    const AnnealedResult result = sampler.run(flow.sample(options.batchSize, random).x, random);
+    numEvaluations += result.numEvaluations;
     acceptance = result.acceptance;
-    return result;
+    return {result.x, result.logWeight, path->atLambda(result.state, 0.0).logDensity}; // the path has kept log q
 }
 
 void AlphaDivergenceLoss::fillBuffer(const Flow& flow, Random& random) {
     int fruitless = 0;
     do {
         const std::int64_t before = buffer.getSize();
-        const AnnealedResult result = anneal(flow, random);
-        buffer.add(result.x, result.logWeight, result.log0);
+        const Annealed result = anneal(flow, random);
+        buffer.add(result.x, result.logWeight, result.logQ);
         fruitless = buffer.getSize() > before ? 0 : fruitless + 1;
         require(fruitless < 10, "AlphaDivergenceLoss::evaluate",
                 "number of annealings in a row without a finite weight", fruitless, "below 10: train on data first");
@@ -80,7 +80,7 @@ void AlphaDivergenceLoss::setState(const NamedTensors& state) {
 
 Tensor AlphaDivergenceLoss::evaluate(const Flow& flow, Random& random) {
     if (options.bufferCapacity == 0) {
-        const AnnealedResult result = anneal(flow, random);
+        const Annealed result = anneal(flow, random);
         const Tensor rows = result.logWeight.isfinite().nonzero().squeeze(1); // the others weigh nothing
         require(rows.size(0) > 0, "AlphaDivergenceLoss::evaluate", "number of walkers with a finite weight", 0,
                 "larger: train on data first");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/Trainer.h"
+#include "Adam.h"
 #include "openmmflow/flows/FlowFile.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
-#include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -21,25 +21,6 @@ std::vector<Tensor> listTensors(const NamedTensors& named) {
 }
 
 } // namespace
-
-/** Adam's moments, with the update by LibTorch's fused kernel. */
-class Trainer::Adam {
-public:
-    explicit Adam(std::vector<Tensor> list) : parameters(std::move(list)) {
-        for (const Tensor& parameter : parameters) {
-            first.push_back(at::zeros_like(parameter).detach());
-            second.push_back(at::zeros_like(parameter).detach());
-            steps.push_back(at::zeros({}, at::kFloat));
-        }
-    }
-    void step(const std::vector<Tensor>& gradients, double learningRate) {
-        const at::NoGradGuard noGrad;
-        at::_foreach_add_(steps, 1);
-        at::_fused_adam_(parameters, gradients, first, second, {}, steps, learningRate, 0.9, 0.999, 0.0, 1e-8, false,
-                         false);
-    }
-    std::vector<Tensor> parameters, first, second, steps;
-};
 
 Trainer::Trainer(std::shared_ptr<Flow> newFlow, const Options& newOptions)
     : flow(std::move(newFlow)), options(newOptions), random(newOptions.seed) {
@@ -85,11 +66,8 @@ TrainingProgress Trainer::train(std::int64_t iterations) {
             total = total + losses[i].second * value;
         }
         progress.total = total.item<double>();
-        auto gradients = torch::autograd::grad({total}, optimizer->parameters, {}, std::nullopt, false, true);
-        for (std::size_t i = 0; i < gradients.size(); i++)
-            if (!gradients[i].defined())
-                gradients[i] = at::zeros_like(optimizer->parameters[i]);
-        progress.gradientNorm = at::stack(at::_foreach_norm(gradients)).to(at::kDouble).norm().item<double>();
+        auto gradients = gradientOf(total, optimizer->parameters);
+        progress.gradientNorm = globalNorm(gradients);
         if (!std::isfinite(progress.total) || !std::isfinite(progress.gradientNorm)) {
             progress.skipped++;
             skippedInRow++;

@@ -2,71 +2,33 @@
 #define OPENMMFLOW_SAMPLERS_ANNEALEDSAMPLER_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/samplers/AnnealedPath.h"
+#include "openmmflow/samplers/AnnealedKernel.h"
 
 namespace OpenMMFlow {
 
-/** Walkers on a path: x [batch, size], and the path's ends there. */
-struct AnnealedState {
-    at::Tensor x;
-    PathPoint point;
-};
-
-/** A move along an AnnealedPath. */
-class OPENMMFLOW_EXPORT AnnealedKernel {
-public:
-    virtual ~AnnealedKernel() = default;
-    /**
-     * Move every walker by a transition that leaves pi_beta invariant. The state is replaced, never modified in place.
-     *
-     * @param stage  the number of the stage that beta belongs to, for kernels that treat stages differently
-     * @return the accepted part of the moves
-     */
-    virtual double move(AnnealedPath& path, int stage, double beta, AnnealedState& state, Random& random) = 0;
-};
-
-/**
- * Hamiltonian Monte Carlo (Duane et al., Phys. Lett. B 195, 216, 1987) with unit masses: momenta are drawn anew,
- * numSteps leapfrog steps follow the gradient of log pi_beta, and the end point is decided by Metropolis' test, so that
- * pi_beta is invariant whatever the step size. A trajectory that leaves the domain, or whose energy is not finite, is
- * rejected.
- */
-class OPENMMFLOW_EXPORT HamiltonianKernel : public AnnealedKernel {
-public:
-    struct Options {
-        /** Length of a leapfrog step at first, in units of x, > 0. */
-        double stepSize = 0.1;
-        /** Leapfrog steps of a trajectory, each an evaluation of the path. */
-        int numSteps = 5;
-        /** Trajectories in each call of move(). */
-        int numMoves = 1;
-        /**
-         * After each call the step size of its stage grows or shrinks by a tenth towards this acceptance, for later
-         * calls. In (0, 1), or 0 to keep the step size.
-         */
-        double targetAcceptance = 0.65;
-    };
-    explicit HamiltonianKernel(const Options& options);
-    double move(AnnealedPath& path, int stage, double beta, AnnealedState& state, Random& random) override;
-    /** The step size that a stage will use. */
-    [[nodiscard]] double getStepSize(int stage) const;
-    /** The step sizes of the stages that have been moved so far, as adapted. */
-    [[nodiscard]] const std::vector<double>& getStepSizes() const { return stepSizes; }
-    void setStepSizes(std::vector<double> values);
-
-private:
-    Options options;
-    std::vector<double> stepSizes; // by stage
-};
-
-/** What one run of an AnnealedSampler returns. */
+/** What a run along a path returns, by whatever engine. */
 struct AnnealedResult {
-    /** End points [batch, size], and the path's ends there [batch]. */
-    at::Tensor x, log0, log1;
-    /** log w, float64 [batch]; -inf for walkers that pi_1 gives no weight. */
+    /** The samples of pi_1, [samples, size]. */
+    at::Tensor x;
+    /** log w, float64 [samples]: E[w A(x)] / E[w] = <A>_1, mean w = Z_1/Z_0; -inf for samples without weight. */
     at::Tensor logWeight;
+    /** ln(Z_1/Z_0), and its standard error; -inf and NaN where no sample has weight. */
+    double logZRatio = 0, logZRatioError = 0;
+    /** The stages, lambda_0 = 0 to lambda_K = 1. */
+    std::vector<double> lambdas;
+    /** ln(Z_k/Z_{k-1}), k = 1..K. */
+    std::vector<double> logZIncrements;
+    /**
+     * Between stages k-1 and k: the conditional effective part of the samples of k-1, (<v>^2/<v^2>)_{k-1} with v =
+     * pi_k/pi_{k-1}; and the effective part of the weights at k, before resampling.
+     */
+    std::vector<double> cess, ess;
     /** The accepted part of the moves at each stage that has moves. */
     std::vector<double> acceptance;
+    /** Energy evaluations of this run, and how many came with a gradient. */
+    std::int64_t numEvaluations = 0, numGradients = 0;
+    /** The walkers as the run leaves them, at lambda = 1. */
+    PathState state;
 };
 
 /**
@@ -74,15 +36,16 @@ struct AnnealedResult {
  *
  *     log w = sum_{k=1}^{K} [log pi_k(x_{k-1}) - log pi_{k-1}(x_{k-1})],   x_k = a move of x_{k-1} that keeps pi_k
  *
- * with pi_k = pi at beta_k, beta_0 = 0 and beta_K = 1. The last point, x_{K-1}, with weight w represents pi_1:
+ * with pi_k = pi at lambda_k, lambda_0 = 0 and lambda_K = 1. The last point, x_{K-1}, with weight w represents pi_1:
  * E[w] = Z_1/Z_0, E[w A(x_{K-1})] / E[w] = <A>_1, whatever the kernel does between. Each weight is taken at the point
- * that the stage before has left.
+ * that the stage before has left. The error of ln(Z_1/Z_0) is the delta method's for independent walkers; too small
+ * when few weights dominate: look at ess.
  */
 class OPENMMFLOW_EXPORT AnnealedSampler {
 public:
-    /** @param betas  0 = beta_0 < beta_1 < ... < beta_K = 1 */
+    /** @param lambdas  0 = lambda_0 < lambda_1 < ... < lambda_K = 1: see LambdaSpacing.h */
     AnnealedSampler(std::shared_ptr<AnnealedPath> path, std::shared_ptr<AnnealedKernel> kernel,
-                    std::vector<double> betas);
+                    std::vector<double> lambdas);
     /** 0, 1/K, 2/K, ..., 1. @param numStages  K, at least 1; 1 is importance sampling without moves */
     [[nodiscard]] static std::vector<double> equalSteps(int numStages);
     /** @param start  independent samples of pi_0, [batch, size] */
@@ -91,7 +54,7 @@ public:
 private:
     std::shared_ptr<AnnealedPath> path;
     std::shared_ptr<AnnealedKernel> kernel;
-    std::vector<double> betas;
+    std::vector<double> lambdas;
 };
 
 } // namespace OpenMMFlow

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/samplers/AnnealedSampler.h"
+#include "openmmflow/samplers/HamiltonianKernel.h"
 #include "openmmflow/training/Loss.h"
 #include "openmmflow/training/PrioritisedReplayBuffer.h"
 
@@ -60,7 +61,11 @@ public:
     [[nodiscard]] std::int64_t getNumPoints() const { return buffer.getSize(); }
 
 private:
-    [[nodiscard]] AnnealedResult anneal(const Flow& flow, Random& random);
+    /** Annealed points with their log weights, and log q there. */
+    struct Annealed {
+        at::Tensor x, logWeight, logQ;
+    };
+    [[nodiscard]] Annealed anneal(const Flow& flow, Random& random);
     void fillBuffer(const Flow& flow, Random& random);
     std::shared_ptr<ReducedPotential> potential;
     Options options;

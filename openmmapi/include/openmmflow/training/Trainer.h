@@ -6,6 +6,8 @@
 
 namespace OpenMMFlow {
 
+class Adam;
+
 /** Where a training stands. */
 struct TrainingProgress {
     /** Iterations done, and in all. */
@@ -61,7 +63,6 @@ public:
     void loadCheckpoint(const std::string& path);
 
 private:
-    class Adam;
     std::shared_ptr<Flow> flow;
     Options options;
     Random random;

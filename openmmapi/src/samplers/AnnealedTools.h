@@ -1,0 +1,49 @@
+#ifndef OPENMMFLOW_SAMPLERS_ANNEALEDTOOLS_H_
+#define OPENMMFLOW_SAMPLERS_ANNEALEDTOOLS_H_
+// SPDX-License-Identifier: MIT
+
+#include "WeightTools.h"
+#include "openmmflow/estimators/EffectiveSampleSize.h"
+#include "openmmflow/latent/Check.h"
+#include "openmmflow/samplers/AnnealedSampler.h"
+#include <ATen/ATen.h>
+
+namespace OpenMMFlow {
+
+inline void requireStart(const char* where, const at::Tensor& start, const AnnealedPath& path) {
+    require(start.dim() == 2 && start.size(1) == path.getSize() && start.size(0) > 0, where, "shape of start",
+            start.sizes(), "[batch, " + std::to_string(path.getSize()) + "]");
+}
+
+/** The evaluations of a path since it was made. */
+class EvaluationCounter {
+public:
+    explicit EvaluationCounter(const AnnealedPath& path)
+        : path(path), evaluations(path.getNumEvaluations()), gradients(path.getNumGradients()) {}
+    void report(AnnealedResult& result) const {
+        result.numEvaluations = path.getNumEvaluations() - evaluations;
+        result.numGradients = path.getNumGradients() - gradients;
+    }
+
+private:
+    const AnnealedPath& path;
+    std::int64_t evaluations, gradients;
+};
+
+/** The diagnostics of a step whose increments are v. @param logWeight  before it, [batch] */
+inline void addStage(AnnealedResult& result, const at::Tensor& logWeight, const at::Tensor& v) {
+    result.cess.push_back(cessFraction(logWeight, v).item<double>());
+    result.ess.push_back(essFraction(logWeight + v).item<double>());
+    result.logZIncrements.push_back((logMeanExp(logWeight + v) - logMeanExp(logWeight)).item<double>());
+}
+
+/** ln(Z_1/Z_0) as the log mean of independent, equally good estimates. @param logEstimates  [any number] */
+inline void estimateLogZ(AnnealedResult& result, const at::Tensor& logEstimates) {
+    const bool any = logEstimates.isfinite().any().item<bool>();
+    result.logZRatio = any ? logMeanExp(logEstimates).item<double>() : -INFINITY;
+    result.logZRatioError = any && logEstimates.numel() > 1 ? logMeanWeight(toVector(logEstimates)).standardError : NAN;
+}
+
+} // namespace OpenMMFlow
+
+#endif /*OPENMMFLOW_SAMPLERS_ANNEALEDTOOLS_H_*/

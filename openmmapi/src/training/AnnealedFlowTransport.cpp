@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+
+#include "openmmflow/training/AnnealedFlowTransport.h"
+#include "Adam.h"
+#include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/ThreadGuard.h"
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+AnnealedFlowTransport::AnnealedFlowTransport(std::shared_ptr<SequentialSampler> newSampler,
+                                             std::shared_ptr<const Prior> newStart, const Options& newOptions)
+    : sampler(std::move(newSampler)), start(std::move(newStart)), options(newOptions), random(newOptions.seed) {
+    const char* where = "AnnealedFlowTransport::AnnealedFlowTransport";
+    require(sampler != nullptr, where, "sampler", "null", "a SequentialSampler");
+    require(start != nullptr, where, "start", "null", "a Prior");
+    require(start->getSize() == sampler->getPath()->getSize(), where, "size of start", start->getSize(),
+            "that of the path, " + std::to_string(sampler->getPath()->getSize()));
+    require(options.batchSize >= 1, where, "batchSize", options.batchSize, "at least 1");
+    require(options.learningRate > 0 && std::isfinite(options.learningRate), where, "learningRate",
+            options.learningRate, "positive and finite");
+    require(options.gradientClip > 0, where, "gradientClip", options.gradientClip, "positive");
+    require(options.numThreads >= 0, where, "numThreads", options.numThreads, "at least 0");
+    std::size_t numParameters = 0;
+    for (const auto& layer : sampler->getLayers()) {
+        std::vector<Tensor> parameters;
+        for (const auto& [name, tensor] : layer->getParameters())
+            parameters.push_back(tensor);
+        numParameters += parameters.size();
+        optimizers.push_back(parameters.empty() ? nullptr : std::make_unique<Adam>(parameters));
+    }
+    require(numParameters > 0, where, "number of parameters of the sampler's layers", 0, "at least 1");
+    gradients.resize(optimizers.size());
+    progress.losses.assign(optimizers.size(), NAN);
+}
+
+AnnealedFlowTransport::~AnnealedFlowTransport() = default;
+
+// The gradient of L_k; walkers without weight, or taken to where pi_k has no density, teach nothing.
+void AnnealedFlowTransport::learn(int stage, const PathState& walkers, const Tensor& logWeight) {
+    const auto& optimizer = optimizers[stage - 1];
+    gradients[stage - 1].clear();
+    if (optimizer == nullptr)
+        return;
+    const at::AutoGradMode track(true);
+    const TransformResult map = sampler->getLayers()[stage - 1]->forward(walkers.x);
+    const PathState moved =
+        sampler->getPath()->evaluate(map.value.detach(), sampler->getLambdas()[stage], Gradient::Compute);
+    const Tensor rows = (moved.logDensity.isfinite() & map.logDet.isfinite() & logWeight.isfinite()).nonzero();
+    if (rows.size(0) == 0) {
+        progress.skipped++;
+        return;
+    }
+    const auto of = [&rows](const Tensor& all) { return all.index_select(0, rows.squeeze(1)); };
+    const Tensor weight = of(logWeight).softmax(0), constant = of(walkers.logDensity) - of(moved.logDensity);
+    // log pi_k(T(x)) has the value of the one and the gradient of the other.
+    const Tensor path = (of(moved.gradient) * of(map.value)).sum(1);
+    const Tensor loss = (weight * (constant - (path - path.detach()) - of(map.logDet))).sum();
+    auto gradient = gradientOf(loss, optimizer->parameters);
+    const double norm = globalNorm(gradient);
+    progress.losses[stage - 1] = loss.item<double>();
+    if (!std::isfinite(norm) || !std::isfinite(progress.losses[stage - 1])) {
+        progress.skipped++;
+        return;
+    }
+    if (norm > options.gradientClip)
+        at::_foreach_mul_(gradient, options.gradientClip / norm);
+    gradients[stage - 1] = std::move(gradient);
+}
+
+TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
+    require(iterations >= 1, "AnnealedFlowTransport::train", "iterations", iterations, "at least 1");
+    const ThreadGuard threads(options.numThreads);
+    for (std::int64_t i = 0; i < iterations; i++, progress.iteration++) {
+        const AnnealedResult pass = sampler->runObserved(
+            start->sample(options.batchSize, random), random,
+            [this](int stage, const PathState& walkers, const Tensor& weight) { learn(stage, walkers, weight); });
+        progress.logZRatio = pass.logZRatio;
+        progress.logZRatioError = pass.logZRatioError;
+        progress.cess = pass.cess;
+        for (std::size_t k = 0; k < optimizers.size(); k++)
+            if (!gradients[k].empty())
+                optimizers[k]->step(gradients[k], options.learningRate);
+    }
+    return progress;
+}
