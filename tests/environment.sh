@@ -45,11 +45,13 @@ install_python_packages() {
 
 # build_package ON|OFF: build the libraries once, with or without the C++ tests, and install the Python package from that build.
 build_package() {
-    local log=$build/build.log
+    local log=$build/build.log launcher=()
     mkdir -p "$build"
+    # In CMake's cache, so that a later call of ninja by hand rebuilds nothing.
+    command -v ccache >/dev/null && launcher=(--config-settings cmake.define.CMAKE_CXX_COMPILER_LAUNCHER=ccache)
     say "Building OpenMM-Flow (the first time takes several minutes; log: $log)"
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps --force-reinstall \
-        --config-settings build-dir="$build" --config-settings cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
+        "${launcher[@]}" --config-settings build-dir="$build" --config-settings cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
         tee "$log" | { grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\].*|Successfully .*' || true; }; then
         echo "The build failed:" >&2
         grep -E -A12 'error|FAILED|CMake Error' "$log" | head -60 >&2
@@ -63,8 +65,6 @@ set_up() {
     export PATH="$venv/bin:$PATH" OPENMM_DEFAULT_PLATFORM=CPU
     # Ninja would start more compilers than there are cores; each may use a gigabyte.
     export CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
-    if command -v ccache >/dev/null; then
-        export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_SLOPPINESS=pch_defines,time_macros
-    fi
+    command -v ccache >/dev/null && export CCACHE_SLOPPINESS=pch_defines,time_macros
     build_package "$1"
 }

@@ -89,7 +89,8 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
     const auto change = [&](int stage) {
         setStage(stage);
         const double changed = measurePotential();
-        work.protocol += (changed - potential) / kT;
+        work.switches.push_back((changed - potential) / kT);
+        work.protocol += work.switches.back();
         potential = changed;
     };
     const auto propagate = [&] {
@@ -122,6 +123,8 @@ bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optiona
     record.shadowOut = out.shadow;
     record.workBack = back.protocol;
     record.shadowBack = back.shadow;
+    record.stageWorks = out.switches;
+    record.stageWorks.insert(record.stageWorks.end(), back.switches.begin(), back.switches.end());
     record.stageSteps = out.steps + back.steps;
     record.stageAccepted = out.accepted + back.accepted;
     record.jumped = gain.has_value();

@@ -38,6 +38,7 @@ private:
     enum class Half { Out, Back };
     struct HalfWork {
         double protocol = 0, shadow = 0; // kT
+        std::vector<double> switches;    // parts of protocol
         std::int64_t steps = 0, accepted = 0;
     };
     void setStage(int stage);

@@ -311,9 +311,42 @@ def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStag
 def _makeProtocol(parameters: dict[str, list[float]], stepsPerStage: int, stepSize: Any, settings: dict[str, Any]) -> Any:
     protocol = api.AnnealedProtocol(stepsPerStage, stepSize)
     for name, value in settings.items():
-        if name not in ("friction", "stageDynamics", "middleJump"):
-            raise TypeError(f"a setting of the protocol is {name}, but must be friction, stageDynamics or middleJump")
+        if name not in _SETTINGS:
+            raise TypeError(f"a setting of the protocol is {name}, but must be {', '.join(_SETTINGS)}")
         getattr(protocol, "set" + name[0].upper() + name[1:])(value)
     for name, values in parameters.items():
         protocol.addParameter(name, values)
     return protocol
+
+
+def parametersOf(protocol: Any) -> dict[str, list[float]]:
+    """The parameters of an AnnealedProtocol: {name: values at stages 0 to K}."""
+    return {protocol.getParameterName(i): list(protocol.getParameterValues(i)) for i in range(protocol.getNumParameters())}
+
+
+def copyProtocol(protocol: Any, parameters: dict[str, list[float]]) -> Any:
+    """An AnnealedProtocol like another one, with parameters of its own."""
+    settings = {name: getattr(protocol, "get" + name[0].upper() + name[1:])() for name in _SETTINGS}
+    return _makeProtocol(parameters, protocol.getStepsPerStage(), protocol.getStepSize(), settings)
+
+
+def protocolAsDict(protocol: Any) -> dict[str, Any]:
+    """Everything of an AnnealedProtocol, for a YAML or JSON file. Units: ps, 1/ps."""
+    return {"stepsPerStage": protocol.getStepsPerStage(), "stepSize": float(inUnit(protocol.getStepSize(), unit.picosecond)),
+            "friction": float(inUnit(protocol.getFriction(), unit.picosecond**-1)),
+            "stageDynamics": protocol.getStageDynamics().name, "middleJump": protocol.getMiddleJump().name,
+            "parameters": parametersOf(protocol)}
+
+
+def protocolFromDict(values: dict[str, Any]) -> Any:
+    """The AnnealedProtocol of protocolAsDict()."""
+    expected = {"stepsPerStage", "stepSize", "friction", "stageDynamics", "middleJump", "parameters"}
+    if not isinstance(values, dict) or set(values) != expected or not isinstance(values["parameters"], dict):
+        raise ValueError(f"protocolFromDict: values are {values!r}, but must be {', '.join(sorted(expected))}")
+    try:
+        settings = {"friction": float(values["friction"]), "stageDynamics": api.StageDynamics[values["stageDynamics"]],
+                    "middleJump": api.MiddleJump[values["middleJump"]]}
+    except KeyError as error:
+        raise ValueError(f"protocolFromDict: {error} is no StageDynamics or MiddleJump") from None
+    return _makeProtocol({str(name): [float(value) for value in row] for name, row in values["parameters"].items()},
+                         int(values["stepsPerStage"]), float(values["stepSize"]), settings)

@@ -14,23 +14,27 @@ from typing import Any
 import numpy as np
 import openmm as mm
 import torch
+import yaml
 from openmm import app
 from tqdm import tqdm
 
 from . import openmmflow as api
 from . import _build, plots
+from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, protocolAsDict,
+                      protocolFromDict)
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
-from .config import UserError, makeParser, parse
+from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
 from .generator import BoltzmannGenerator, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
-from .report import flatten, writeJson, writeReport
+from .report import flatten, writeJson, writeReport, writeText
 from .reporters import JumpReporter, repairCsv
 from .trajectory import repairTrajectory
 
 DESCRIPTIONS = {
     "train": "Make training frames, train a flow of a molecule and judge it.",
     "run": "Run Langevin dynamics that jumps with a flow.",
+    "tune": "Find how long annealed jumps should be, from pilot runs.",
     "evaluate": "Judge a flow: effective sample size, acceptance, populations.",
     "free-energy": "Free energy difference between two regions, by BAR through a flow.",
     "info": "Show versions and platforms, and what is in a flow file.",
@@ -178,10 +182,12 @@ def run(options: argparse.Namespace) -> None:
     out = prepareOutput(options, list(names.values()))
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
-    timestep = options.timestep or (0.002 if molecule.system.getNumConstraints() else 0.001)
-    integrator = generator.integrator(options.friction, timestep, jumpInterval=options.jump_interval,
-                                      trialsPerJump=options.trials_per_jump, seed=options.seed)
-    integrator.setRandomNumberSeed(options.seed % 2**31)
+    protocol = None
+    if options.protocol is not None:
+        path, protocol = readProtocol(options.protocol)
+        molecule.system = STAGED_SYSTEMS[path](molecule.system, generator)
+    timestep, integrator = makeIntegrator(options, molecule, generator, options.jump_interval)
+    integrator.setAnnealedProtocol(protocol)
     simulation = makeSimulation(options, molecule, integrator)
     checkpoint = out / names["checkpoint"]
     if options.resume and checkpoint.exists():
@@ -203,6 +209,16 @@ def run(options: argparse.Namespace) -> None:
     figures: dict[str, str] = {}
     drawFrames(options, molecule, generator.atoms, out, {"jumps and dynamics": (frames, None)}, "run", figures)
     finish(out, "run", "Dynamics with jumps", summary, figures)
+
+
+def makeIntegrator(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator,
+                   jumpInterval: int) -> tuple[float, Any]:
+    """The time step in ps, and an integrator."""
+    timestep = options.timestep or (0.002 if molecule.system.getNumConstraints() else 0.001)
+    integrator = generator.integrator(options.friction, timestep, jumpInterval=jumpInterval,
+                                      trialsPerJump=options.trials_per_jump, seed=options.seed)
+    integrator.setRandomNumberSeed(options.seed % 2**31)
+    return timestep, integrator
 
 
 def summarizeJumps(simulation: app.Simulation) -> dict[str, Any]:
@@ -286,6 +302,64 @@ def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint
         raise KeyboardInterrupt
 
 
+STAGED_SYSTEMS: dict[str, Callable[[mm.System, BoltzmannGenerator], mm.System]] = {
+    "density": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
+    "alchemical": lambda system, generator: alchemicalSystem(system, generator.atoms)}
+
+
+def readProtocol(file: Path) -> tuple[str, Any]:
+    """What `tune` wrote: the path, and the AnnealedProtocol along it."""
+    values = readMapping(file)
+    path = values.pop("path", None)
+    if path not in STAGED_SYSTEMS:
+        raise UserError(f"{file}: path is {path!r}, but must be {' or '.join(STAGED_SYSTEMS)}")
+    try:
+        return path, protocolFromDict(values)
+    except (TypeError, ValueError, mm.OpenMMException) as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Bare jumps, pilots of annealed ones, and the protocol that they propose."""
+    from . import tuning
+
+    out = prepareOutput(options, ["protocol.yaml", "tune.json"])
+    molecule = loadMolecule(options)
+    generator = loadGenerator(options, molecule)
+    molecule.system = STAGED_SYSTEMS[options.path](molecule.system, generator)
+    timestep, integrator = makeIntegrator(options, molecule, generator, 0)
+    simulation = makeSimulation(options, molecule, integrator)
+    simulation.minimizeEnergy(maxIterations=500)
+    simulation.context.setVelocitiesToTemperature(options.temperature)
+    simulation.step(10 * options.pilot_interval)
+    settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
+    bare = tuning.runBare(simulation, options.pilot_jumps, options.pilot_interval, not options.quiet)
+    pilots = []
+    for text in options.pilots:
+        stages, steps = map(int, text.split("x"))
+        make = annealedProtocol if options.path == "density" else _halvesOf(alchemicalProtocol)
+        pilots.append(tuning.runPilot(simulation, make(stages, steps, options.stage_timestep or timestep, **settings),
+                                      options.pilot_jumps, options.pilot_interval, not options.quiet))
+    found = tuning.tune(pilots)
+    best = found.best
+    finest = max(pilots, key=lambda pilot: pilot.protocol.getNumStages())
+    protocol = tuning.respace(finest, best.numStages, best.stepsPerStage)
+    writeText(out / "protocol.yaml", yaml.safe_dump({"path": options.path} | protocolAsDict(protocol), sort_keys=False))
+    plots.tuning(out / "tune.png", found, bare)
+    finish(out, "tune", "Length of annealed jumps", {
+        "bare jumps": {"acceptance": vars(bare.acceptance), "seconds per jump": bare.seconds,
+                       "accepted per second": bare.acceptance.value / bare.seconds},
+        "pilots": {text: pilot.asDict() for text, pilot in zip(options.pilots, pilots)},
+        "proposed": {"stages": best.numStages, "steps per stage": best.stepsPerStage, "acceptance": best.acceptance,
+                     "seconds per jump": best.seconds, "accepted per second": best.rate},
+        "protocol": str(out / "protocol.yaml")}, {"Acceptance and accepted jumps per second": "tune.png"})
+
+
+def _halvesOf(makeProtocol: Callable[..., Any]) -> Callable[..., Any]:
+    """Stages shared between electrostatics and sterics; one stage is of both."""
+    return lambda stages, *rest, **settings: makeProtocol(max(1, stages // 2), max(1, stages - stages // 2), *rest, **settings)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     out = prepareOutput(options, ["evaluate.json"])
     molecule = loadMolecule(options)
@@ -358,7 +432,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "train": train, "run": run, "evaluate": evaluate, "free-energy": freeEnergy, "info": info}
+    "train": train, "run": run, "tune": tune, "evaluate": evaluate, "free-energy": freeEnergy, "info": info}
 
 
 def prepareOutput(options: argparse.Namespace, files: list[str]) -> Path:

@@ -66,6 +66,15 @@ def several(value: Any) -> int:
     return number
 
 
+def pilot(value: Any) -> str:
+    """STAGESxSTEPS, such as 8x10."""
+    stages, steps = map(count, str(value).split("x"))
+    return f"{stages}x{steps}"
+
+
+pilot.__name__ = "STAGESxSTEPS such as 8x10"
+
+
 def oneOf(*names: str) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         if value not in names:
@@ -76,7 +85,7 @@ def oneOf(*names: str) -> Callable[[Any], str]:
 
 
 count, number = positive(int), positive(float)
-_ALL, _WORK = "train run evaluate free-energy info", "train run evaluate free-energy"
+_ALL, _WORK = "train run tune evaluate free-energy info", "train run tune evaluate free-energy"
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -93,14 +102,15 @@ OPTIONS = (
     Option("state", Path, None, "State XML file with positions and box, for --system", _WORK),
     Option("atoms", str, None, "atoms to generate, such as 0-21,30; all but water and ions by default", "train"),
     Option("temperature", number, 300.0, "K", _WORK),
-    Option("timestep", number, None, "ps; 0.002 with constraints and 0.001 without, by default", "train run"),
-    Option("friction", number, 1.0, "1/ps", "train run"),
+    Option("timestep", number, None, "ps; 0.002 with constraints and 0.001 without, by default", "train run tune"),
+    Option("friction", number, 1.0, "1/ps", "train run tune"),
     Option("platform", str, None, "OpenMM platform; CUDA, HIP, or the faster of CPU and Reference by default", _WORK),
     Option("seed", natural, 0, "of all random numbers; 0 chooses", _WORK),
     Option("output", Path, Path("openmm-flow"), "folder for the results", _WORK),
     Option("resume", bool, False, "continue what was interrupted in the output folder", "train run"),
     Option("overwrite", bool, False, "replace results in the output folder", _WORK),
-    Option("flow", Path, None, "flow file; OUTPUT/flow.safetensors by default", "run evaluate free-energy info"),
+    Option("flow", Path, None, "flow file; OUTPUT/flow.safetensors by default",
+           "run tune evaluate free-energy info"),
     Option("torsion", str, [], "torsion NAME=i-j-k-l (atom numbers from 0), beside phi and psi", _WORK, many=True),
     Option("region", str, [], "region NAME=TORSION:LOW:HIGH (degrees): its population is estimated", _WORK, many=True),
     Option("data", Path, None, "training frames: .npz, or a trajectory at the temperature; made if not given", "train"),
@@ -128,7 +138,16 @@ OPTIONS = (
     Option("samples", count, 100_000, "drawn from the flow", "train evaluate free-energy"),
     Option("steps", count, 1_000_000, "time steps to run", "run"),
     Option("jump-interval", natural, 100, "time steps between jumps; 0 for none", "run"),
-    Option("trials-per-jump", count, 1, "proposals at each jump", "run"),
+    Option("trials-per-jump", count, 1, "proposals at each jump", "run tune"),
+    Option("protocol", Path, None, "stages of annealed jumps, as `tune` writes them; bare jumps by default", "run"),
+    Option("path", oneOf("density", "alchemical"), "density", "of the stages: density (towards that of the flow) or alchemical "
+           "(the solute leaves its solvent)", "tune"),
+    Option("pilots", pilot, ["4x2", "8x2", "8x10"], "pilot runs, each STAGESxSTEPS with steps at each stage", "tune", many=True),
+    Option("pilot-jumps", several, 100, "jumps of each pilot run", "tune"),
+    Option("pilot-interval", count, 100, "time steps between them", "tune"),
+    Option("stage-timestep", number, None, "ps, of the steps at stages; --timestep by default", "tune"),
+    Option("stage-dynamics", oneOf("Langevin", "LangevinShadowWork", "Metropolised"), "Metropolised",
+           "Langevin, LangevinShadowWork or Metropolised", "tune"),
     Option("report-interval", count, 1000, "time steps between frames and lines of the output", "run"),
     Option("checkpoint-interval", count, 50_000, "time steps between checkpoints", "run"),
     Option("format", oneOf("dcd", "xtc"), "dcd", "of the trajectory: dcd or xtc", "run"),
@@ -193,8 +212,8 @@ def findRecipe(name: str) -> Path:
     return file
 
 
-def readYaml(file: Path) -> dict[str, Any]:
-    """The options of a file; unknown ones are an error. It may serve several commands: each takes its own."""
+def readMapping(file: Path) -> dict[str, Any]:
+    """What a YAML file holds, if it is lines of the form name: value."""
     import yaml
 
     try:
@@ -205,6 +224,12 @@ def readYaml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: must hold lines of the form name: value")
+    return values
+
+
+def readYaml(file: Path) -> dict[str, Any]:
+    """The options of a file; unknown ones are an error. It may serve several commands: each takes its own."""
+    values = readMapping(file)
     known = [option.name for option in OPTIONS]
     for name in values:
         if name not in known:

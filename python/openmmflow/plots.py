@@ -123,3 +123,28 @@ def lossCurve(file: str | Path, iterations: Any, losses: Mapping[str, Any],
             axis.set_ylim(values.min() - 0.02 * np.ptp(values), np.quantile(values, 0.97) + 0.1)
         axis.set(xlabel="iteration", ylabel="loss / kT")
         axis.legend(frameon=False)
+
+
+def tuning(file: str | Path, found: Any, bare: Any, stages: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)) -> None:
+    """Acceptance of annealed jumps and accepted jumps per second against the number of stages, a line for each number of steps.
+
+    Parameters
+    ----------
+    found : a Tuning; its pilots are the points
+    bare : the Bare jumps, a dashed line
+    """
+    steps = sorted({pilot.protocol.getStepsPerStage() for pilot in found.pilots} | {found.best.stepsPerStage})
+    with _figure(file, 2) as (left, right):
+        for color, s in zip(COLORS, steps):
+            predictions = [found.predict(K, s) for K in stages]
+            left.plot(stages, [p.acceptance for p in predictions], color=color, label=f"{s} steps at each")
+            right.plot(stages, [p.rate for p in predictions], color=color)
+            for pilot in (pilot for pilot in found.pilots if pilot.protocol.getStepsPerStage() == s):
+                value, K = pilot.middle.value * pilot.acceptance.value, pilot.protocol.getNumStages()
+                left.errorbar(K, value, pilot.middle.value * pilot.acceptance.standardError, color=color, fmt="o")
+                right.plot(K, value / pilot.seconds, "o", color=color)
+        left.axhline(bare.acceptance.value, color="gray", linestyle="--", label="bare jumps")
+        right.axhline(bare.acceptance.value / bare.seconds, color="gray", linestyle="--")
+        for axis, label in ((left, "acceptance"), (right, "accepted jumps / s")):
+            axis.set(xlabel="stages", ylabel=label, xscale="log", yscale="log")
+        left.legend(frameon=False)

@@ -5,6 +5,7 @@
 #include "contracts/ExpectMessage.h"
 #include "openmmflow/flows/RigidBodies.h"
 #include <ATen/ATen.h>
+#include <numeric>
 #include <sstream>
 
 using namespace OpenMMFlow;
@@ -197,6 +198,8 @@ TEST_P(AnnealedJumpOn, RecordsSufficeToDecideAgain) {
                     EXPECT_EQ(r.middleLogAlpha, middle == MiddleJump::Always ? m.logAlpha : 0.0);
                     EXPECT_EQ(m.accepted, middle == MiddleJump::Always || accept(test, m.logAlpha, m.uniform));
                     EXPECT_TRUE(dynamics == StageDynamics::LangevinShadowWork || r.shadowOut + r.shadowBack == 0);
+                    EXPECT_NEAR(std::accumulate(r.stageWorks.begin(), r.stageWorks.end(), 0.0), r.workOut + r.workBack,
+                                1e-12 * (1 + std::abs(r.workOut) + std::abs(r.workBack)));
                     if (!std::isfinite(r.logAlpha)) { // no jump, or steps so long that it came to no end
                         EXPECT_EQ(r.logAlpha, -INFINITY);
                         EXPECT_FALSE(r.accepted);

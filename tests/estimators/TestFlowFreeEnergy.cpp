@@ -158,7 +158,7 @@ TEST(IndependenceChain, SamplesTheTarget) {
 TEST(IndependenceChain, LeavesOutSamplesWithoutWeightAndCountsRuns) {
     const double never = -INFINITY;
     const IndependenceChain chain = independenceChain({never, 0.0, never, never, 800.0, 0.0, 0.0, 0.0, 900.0}, 3);
-    EXPECT_EQ(chain.states, (vector<std::int64_t>{1, 1, 1, 4, 4, 4, 4, 8}));
+    EXPECT_EQ(chain.states, (vector<int>{1, 1, 1, 4, 4, 4, 4, 8}));
     EXPECT_EQ(chain.longestRun, 3);
     EXPECT_NEAR(chain.acceptance, 2.0 / 7, 1e-15);
 }

@@ -53,6 +53,8 @@ struct AnnealedRecord {
     std::int64_t step = 0;
     /** Reduced protocol work of the ways out and back: changes of u with the parameters. */
     double workOut = 0, workBack = 0;
+    /** Their parts: the work of each switch of the parameters, to stages 1..K and back to K-1..0, as far as it came. */
+    std::vector<double> stageWorks;
     /** Reduced shadow work: what steps of LangevinShadowWork add to the total energy; else 0. */
     double shadowOut = 0, shadowBack = 0;
     /** logAlpha of a jump that is Always made; 0 for one that is Decided. */

@@ -60,10 +60,11 @@ IndependenceChain OpenMMFlow::independenceChain(const vector<double>& logWeights
     (void)logMeanWeight(logWeights); // checks them
     Random random(seed);
     const auto start = std::find_if(logWeights.begin(), logWeights.end(), [](double y) { return std::isfinite(y); });
-    std::int64_t current = start - logWeights.begin(), run = 0, accepted = 0;
+    auto current = static_cast<int>(start - logWeights.begin());
+    std::int64_t run = 0, accepted = 0;
     IndependenceChain chain;
     chain.states.push_back(current);
-    for (auto next = current + 1; next < static_cast<std::int64_t>(logWeights.size()); next++) {
+    for (int next = current + 1; next < static_cast<int>(logWeights.size()); next++) {
         const bool accept = std::log(random.uniform()) < logWeights[next] - logWeights[current];
         current = accept ? next : current;
         accepted += accept;

@@ -4,7 +4,6 @@
 #include "WeightTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -148,15 +147,8 @@ GeometricPath::Ends FlowPath::evaluateEnds(const Tensor& x, Gradient gradient) {
         const Tensor logQ = flow->logQ(x);
         return {logQ, (1 - alpha) * logQ - alpha * energy.u, {}, {}};
     }
-    Tensor logQ, gradientQ;
-    {
-        const at::AutoGradMode track(true);
-        const Tensor y = x.detach().clone().set_requires_grad(true);
-        logQ = flow->logQ(y);
-        gradientQ = torch::autograd::grad({logQ.sum()}, {y})[0];
-        logQ = logQ.detach();
-    }
-    gradientQ = zeroUnlessFinite(gradientQ, logQ);
+    const auto [logQ, gradientOfLogQ] = flow->logQWithGradient(x);
+    const Tensor gradientQ = zeroUnlessFinite(gradientOfLogQ, logQ);
     return {logQ, (1 - alpha) * logQ - alpha * energy.u, gradientQ, (1 - alpha) * gradientQ - alpha * energy.gradient};
 }
 

@@ -51,7 +51,7 @@ OPENMMFLOW_EXPORT FlowFreeEnergy flowFreeEnergy(const std::vector<double>& logWe
 /** A Metropolis chain of independent proposals (NMCMC) that was made of a flow's samples. */
 struct IndependenceChain {
     /** For each step the sample that the chain is at. */
-    std::vector<std::int64_t> states;
+    std::vector<int> states;
     /** Accepted part of the proposals, and the longest run of rejections. */
     double acceptance = 0;
     std::int64_t longestRun = 0;

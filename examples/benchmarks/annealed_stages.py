@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What annealed stages make of a bad flow: acceptance of jumps of alanine dipeptide, and accepted jumps per CPU second.
+
+    python annealed_stages.py            # a flow trained for some seconds; --iterations, --stages, --steps, --jumps
+
+Each jump goes from the molecule's energy to -kT log q and back (annealedSystem, metropolised stages), with the flow's jump in
+the middle. Beside it: the same flow's bare jumps in the same simulation, and what openmmflow.tuning predicts from the first,
+third and last protocol. All on the Reference platform, in one thread.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import openmm as mm
+import torch
+from openmm import app
+from openmmflow import BoltzmannGenerator, StageDynamics, temperedData, tuning
+from openmmflow.alchemy import annealedProtocol, annealedSystem
+from openmmflow.data import geometricTemperatures
+
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=120, help="of training")
+    parser.add_argument("--stages", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
+    parser.add_argument("--steps", type=int, default=2, help="at each stage")
+    parser.add_argument("--timestep", type=float, default=0.0005, help="ps, of the stages")
+    parser.add_argument("--jumps", type=int, default=300)
+    parser.add_argument("--output", type=Path, default=Path("annealed_stages.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    pdb = app.PDBFile(str(FOLDER / "alanine-dipeptide.pdb"))
+    system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, nonbondedMethod=app.NoCutoff)
+    data = temperedData(system, pdb.positions, geometricTemperatures(300, 1000, 6), framesPerTemperature=2000,
+                        stepsPerFrame=200, seed=1)
+    generator = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, 300, data=data, seed=2)
+    generator.fit(data, iterations=options.iterations, seed=3)
+    judged = generator.evaluate(20_000, seed=4)
+    print(f"The flow: ESS/N {judged.effectiveSize / 20_000:.4f}, acceptance {judged.acceptance}")
+
+    simulation = makeSimulation(generator, pdb)
+    # Many more bare jumps, as they are cheap and seldom accepted.
+    bare = tuning.runBare(simulation, 100 * options.jumps, 1)
+    pilots = [tuning.runPilot(simulation, annealedProtocol(K, options.steps, options.timestep,
+                                                           stageDynamics=StageDynamics.Metropolised), options.jumps)
+              for K in options.stages]
+    tuned = tuning.tune(pilots[::max(1, (len(pilots) - 1) // 2)])
+    rows = [{"stages": 0, "acceptance": bare.acceptance.value, "error": bare.acceptance.standardError, "seconds": bare.seconds}]
+    rows += [{"stages": K, "acceptance": p.middle.value * p.acceptance.value, "error": p.middle.value * p.acceptance.standardError,
+              "seconds": p.seconds, "predicted": tuned.predict(K, options.steps).acceptance}
+             for K, p in zip(options.stages, pilots)]
+    print(f"{'stages':>6} {'acceptance':>18} {'predicted':>9} {'ms per jump':>11} {'accepted / s':>12} {'over bare':>9}")
+    for row in rows:
+        row["accepted per second"] = row["acceptance"] / row["seconds"]
+        predicted = f"{row['predicted']:9.4f}" if "predicted" in row else " " * 9
+        print(f"{row['stages']:6d} {row['acceptance']:9.5f} ± {row['error']:.5f} {predicted} {1e3 * row['seconds']:11.2f} "
+              f"{row['accepted per second']:12.3f} {row['accepted per second'] / rows[0]['accepted per second']:9.2f}")
+    options.output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def makeSimulation(generator, pdb):
+    integrator = generator.integrator(1, 0.001, jumpInterval=0, seed=5)
+    integrator.setRandomNumberSeed(6)
+    system = annealedSystem(generator.system, generator.flow, generator.temperature)
+    simulation = app.Simulation(pdb.topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
+    simulation.context.setPositions(pdb.positions)
+    simulation.minimizeEnergy()
+    simulation.context.setVelocitiesToTemperature(generator.temperature, 7)
+    simulation.step(2000)
+    return simulation
+
+
+if __name__ == "__main__":
+    main()
