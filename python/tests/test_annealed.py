@@ -348,3 +348,56 @@ def makeFrames(positions):
     random = np.random.default_rng(1)
     frames = positions[None, SOLUTE] + random.normal(scale=0.002, size=(200, len(SOLUTE), 3))
     return of.TrainingData(frames, np.full(200, -np.log(200)), np.zeros(200), np.full(200, TEMPERATURE), TEMPERATURE, SOLUTE)
+
+
+def makeDiatomicInDroplet():
+    """Two charged atoms whose distance has two wells, of .25 and .4 nm, among ten others in a harmonic droplet."""
+    system, random = mm.System(), np.random.default_rng(3)
+    nonbonded, droplet = mm.NonbondedForce(), mm.CustomExternalForce("4*(x^2+y^2+z^2)")
+    for i in range(12):
+        system.addParticle(16.0)
+        nonbonded.addParticle(-0.08 if i % 2 else 0.08, 0.28, 0.5)
+        droplet.addParticle(i, [])
+    nonbonded.addException(0, 1, 0, 1, 0)
+    wells = mm.CustomBondForce("6*((r-0.325)^2/0.075^2-1)^2")
+    wells.addBond(0, 1, [])
+    for force in (nonbonded, droplet, wells):
+        system.addForce(force)
+    positions = random.normal(scale=0.6, size=(12, 3))
+    positions[:2] = [[0, 0, 0], [0.25, 0, 0]]
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    mm.LocalEnergyMinimizer.minimize(context)
+    positions = np.array(context.getState(positions=True).getPositions(asNumpy=True))
+    # A flow of both atoms' positions: a broad normal density of them about the middle of the droplet.
+    return system, positions, of.Flow(of.GaussianPrior(6), of.Scaling([0.0] * 6, [0.4] * 6), [0, 1])
+
+
+def testJumpsOfADecoupledMoleculeKeepTheEnsemble():
+    """The fraction of long bonds, which dynamics alone finds as well: the barrier is low."""
+    system, positions, flow = makeDiatomicInDroplet()
+
+    def run(annealed, samples):
+        integrator = of.FlowLangevinIntegrator(TEMPERATURE, 5, 0.004, flow)
+        integrator.setRandomNumberSeed(5)
+        integrator.setJumpRandomNumberSeed(6)
+        integrator.setJumpInterval(20 if annealed else 0)
+        if annealed:
+            integrator.setTrialsPerJump(10)
+            integrator.setAnnealedProtocol(of.alchemicalProtocol(1, 5, 4, 0.004, stericPower=2.0))
+        result = of.alchemicalSystem(system, [0, 1]) if annealed else system
+        context = mm.Context(result, integrator, mm.Platform.getPlatformByName("Reference"))
+        context.setPositions(positions)
+        integrator.step(2000)
+        found = np.empty(samples)
+        for i in range(len(found)):
+            integrator.step(20 if annealed else 100)
+            x = np.array(context.getState(positions=True).getPositions(asNumpy=True))
+            found[i] = np.linalg.norm(x[0] - x[1]) > 0.325
+        return of.meanWithError(found), integrator.getJumpStatistics()
+
+    (dynamics, _), (jumps, statistics) = run(False, 8000), run(True, 800)
+    assert statistics.accepted > 100 and statistics.failed == 0
+    assert dynamics.standardError < 0.02 and 0.1 < dynamics.mean < 0.9
+    assert abs(dynamics.mean - jumps.mean) < 4 * np.hypot(dynamics.standardError, jumps.standardError)
+    assert jumps.standardError < 0.05
