@@ -250,7 +250,9 @@ TEST(AnnealedEngines, AgreeOnThePhi4Lattice) {
     Random random(5);
     const auto kernel = hamiltonian(0.25, 6);
     const auto start = [&](int n) { return problem.start->sampleSites(n, random); };
-    const AnnealedResult ais = AnnealedSampler(problem.path(), kernel, powerLambdas(30, 1)).run(start(2000), random);
+    const AnnealedResult pilot = SequentialSampler(problem.path(), kernel, {}, {}).run(start(1000), random);
+    const AnnealedResult ais =
+        AnnealedSampler(problem.path(), kernel, equalCessLambdas(pilot, 50)).run(start(2500), random);
     expectLogZ(ais, problem.logRatio, 0.3, "AIS");
     const AnnealedResult smc =
         SequentialSampler(problem.path(), kernel, powerLambdas(25, 1), {}).run(start(4000), random);
