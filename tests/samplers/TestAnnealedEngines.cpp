@@ -250,7 +250,9 @@ TEST(AnnealedEngines, AgreeOnThePhi4Lattice) {
     Random random(5);
     const auto kernel = hamiltonian(0.25, 6);
     const auto start = [&](int n) { return problem.start->sampleSites(n, random); };
-    const AnnealedResult ais = AnnealedSampler(problem.path(), kernel, powerLambdas(30, 1)).run(start(2000), random);
+    const AnnealedResult pilot = SequentialSampler(problem.path(), kernel, {}, {}).run(start(1000), random);
+    const AnnealedResult ais =
+        AnnealedSampler(problem.path(), kernel, equalCessLambdas(pilot, 50)).run(start(2500), random);
     expectLogZ(ais, problem.logRatio, 0.3, "AIS");
     const AnnealedResult smc =
         SequentialSampler(problem.path(), kernel, powerLambdas(25, 1), {}).run(start(4000), random);
@@ -434,19 +436,24 @@ TEST(SlowAnnealedEngines, AgreeOnManyWells) {
     const AnnealedResult ais =
         AnnealedSampler(problem.path(), kernel, equalCessLambdas(pilot, 150)).run(start(4000), random);
     expectLogZ(ais, problem.logRatio(), 0.25, "AIS");
-    // Wells are not crossed but at the bottom of the ladders, which would take long to settle from anywhere else: each
-    // stage starts where SMC leaves it, every twentieth of its walkers.
+    // Wells are not crossed but at the bottom of the ladders: from anywhere else than equilibrium they take long to
+    // settle. All stages are products over pairs, and start with exact samples of their own.
     const auto lambdas = equalCessLambdas(pilot, 24);
-    const auto everyTwentieth = [](const Tensor& x) { return x.slice(0, 0, 2000, 20); };
     std::vector<Tensor> starts;
-    const AnnealedResult settled =
-        SequentialSampler(problem.path(), kernel, lambdas, {1.0, 20, 0.9, 1000})
-            .runObserved(start(2000), random, [&](int, const PathState& walkers, const Tensor&) {
-                starts.push_back(everyTwentieth(walkers.x));
-            });
-    starts.push_back(everyTwentieth(settled.x));
+    for (const double lambda : lambdas) {
+        const GridDensity pair(-8, 8, [lambda](double x) {
+            return (1 - lambda) * 0.35 * x * x + lambda * (x * x * x * x - 6 * x * x - 0.5 * x);
+        });
+        Tensor x = random.uniform(100 * 16, 2);
+        double* values = x.mutable_data_ptr<double>();
+        for (int row = 0; row < 100 * 16; row++) {
+            values[2 * row] = pair.quantile(values[2 * row]);
+            values[2 * row + 1] = random.normal() / std::sqrt((1 - lambda) * 0.7 + lambda);
+        }
+        starts.push_back(x.view({100, 32}));
+    }
     const ReplicaExchangeResult exchange =
-        ReplicaExchange(problem.path(), kernel, lambdas, {50, 200, 10}).run(at::cat(starts), 100, random);
+        ReplicaExchange(problem.path(), kernel, lambdas, {0, 200, 10}).run(at::cat(starts), 100, random);
     expectLogZ(exchange, problem.logRatio(), 0.25, "RE");
     EXPECT_NEAR(smc.logZRatio, exchange.logZRatio, 4 * std::hypot(smc.logZRatioError, exchange.logZRatioError));
 }

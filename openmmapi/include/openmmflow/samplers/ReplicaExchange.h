@@ -31,8 +31,7 @@ struct ReplicaExchangeResult : AnnealedResult {
  * with f and S of BAR (FreeEnergy.h) and the ladders as blocks where there are at least 20, else 20 consecutive parts
  * of the run, which have to be much longer than its correlation time. It knows nothing of modes that no walker has
  * seen, nor of ladders that are not yet in equilibrium, all away from it in the same direction: equilibrate for several
- * trips of a walker from end to end, or start each stage where a SequentialSampler leaves it. Throws "no overlap" where
- * BAR does.
+ * trips of a walker from end to end. Throws "no overlap" where BAR does.
  *
  * Stage 0 moves by the kernel too. On a FlowPath, a LatentKernel with independent proposals brings fresh samples of the
  * flow at lambda = 0.
