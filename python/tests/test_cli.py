@@ -235,6 +235,26 @@ def testCtrlCLeavesAResumableRunAndExitCode130(output, tmp_path):
     assert run(tmp_path, output, "--steps", done + 500, "--resume", "--jump-interval", 100) == 0
 
 
+def testTuneProposesAProtocolThatRunTakes(output, tmp_path, capsys):
+    assert main(["tune", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(tmp_path), "--pilots", "2x1", "4x2",
+                 "--pilot-jumps", "6", "--pilot-interval", "5"]) == 0
+    summary = json.loads((tmp_path / "tune.json").read_text())
+    assert set(summary["pilots"]) == {"2x1", "4x2"} and summary["pilots"]["4x2"]["jumps"] == 6
+    assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
+    protocol = yaml.safe_load((tmp_path / "protocol.yaml").read_text())
+    assert protocol["path"] == "density" and len(protocol["parameters"]["annealedEnergy"]) == summary["proposed"]["stages"] + 1
+    assert protocol["parameters"]["annealedEnergy"][0] == 1 and protocol["parameters"]["annealedEnergy"][-1] == 0
+    short = tmp_path / "short.yaml"
+    protocol["parameters"], protocol["stepsPerStage"] = {"annealedEnergy": [1, 0.5, 0], "annealedDensity": [0, 0.5, 1]}, 1
+    short.write_text(yaml.safe_dump(protocol))
+    assert run(tmp_path / "run", output, "--steps", 100, "--protocol", short) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["jumps"]["trials"] == 5
+    short.write_text("path: magic\n")
+    expectError(capsys, ["run", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(tmp_path / "other"),
+                         "--protocol", str(short)], "path is 'magic', but must be density or alchemical")
+    expectError(capsys, ["tune", *SMALL, "--pilots", "3"], "--pilots is '3', but must be a STAGESxSTEPS such as 8x10")
+
+
 def testEvaluateAndFreeEnergy(output, tmp_path):
     common = [*SMALL, "--flow", str(output / "flow.safetensors"), "--frames", str(output / "data.npz"), "--samples",
               "4000", "--region", "beta=phi:-180:-105", "alpha=phi:-105:-30", "--output", str(tmp_path)]
