@@ -26,6 +26,7 @@ from .data import inUnit
 ELECTROSTATICS, STERICS = "soluteElectrostatics", "soluteSterics"
 ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
 COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
+_SETTINGS = ("friction", "stageDynamics", "middleJump")  # of a protocol, beside its stages
 
 _KEPT = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
          mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce, mm.CustomCompoundBondForce,

@@ -240,11 +240,11 @@ def respace(pilot: Pilot, numStages: int, stepsPerStage: int | None = None) -> A
     stepsPerStage : as the pilot's by default
     """
     count = pilot.protocol.getNumStages()
-    out, back = pilot.stageWorks[:, :count], pilot.stageWorks[:, :count - 1:-1]
-    with np.errstate(invalid="ignore"):
-        variance = np.nanmean([np.nanvar(out, axis=0), np.nanvar(back, axis=0)], axis=0)
-    if not np.all(np.isfinite(variance)):
-        raise ValueError("respace: there are switches that no jump of the pilot has reached: take more jumps")
+    pairs = zip(pilot.stageWorks[:, :count].T, pilot.stageWorks[:, :count - 1:-1].T)  # out, and the same switch back
+    columns = [[way[np.isfinite(way)] for way in pair] for pair in pairs]
+    if any(len(out) < 2 for out, _ in columns):
+        raise ValueError("respace: there are switches that fewer than two jumps of the pilot have reached: take more jumps")
+    variance = np.array([np.mean([way.var() for way in pair if len(way) > 1]) for pair in columns])
     lengths = np.sqrt(np.maximum(variance, 1e-12 * variance.max() + 1e-300))
     at = np.concatenate([[0], np.cumsum(lengths)]) / lengths.sum()
     new = np.linspace(0, 1, numStages + 1)

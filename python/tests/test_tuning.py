@@ -50,8 +50,10 @@ def testAPilotIsWhatItsRecordsSay():
     assert half.middle.value == half.acceptance.value == 0 and math.isnan(half.stageWorks[0, 3])
     with pytest.raises(ValueError, match="number of pilots with an acceptance is 1"):
         tuning.tune([pilot, half])
-    with pytest.raises(ValueError, match="switches that no jump of the pilot has reached"):
-        tuning.respace(half, 4)
+    assert parametersOf(tuning.respace(half, 2))["lambda"][0] == 1
+    rejected.stageWorks = [0.1, 0.2]
+    with pytest.raises(ValueError, match="switches that fewer than two jumps"):
+        tuning.respace(tuning.summarizePilot(pilot.protocol, [rejected] * 5, 1.0), 4)
 
 
 def testStagesOfEqualLength():
