@@ -3,6 +3,8 @@
 #include "AnnealedWalk.h"
 #include "MovedAtoms.h"
 #include "openmmflow/latent/Check.h"
+#include <cmath>
+#include <sstream>
 
 using namespace OpenMMFlow;
 using namespace OpenMM;
@@ -18,14 +20,20 @@ static int chooseSeed(const FlowLangevinIntegrator& owner, ContextImpl& context,
     return late && ofReference ? static_cast<int>(1 + random.integer(2147483646)) : owner.getRandomNumberSeed();
 }
 
-AnnealedWalk::AnnealedWalk(const FlowLangevinIntegrator& owner, ContextImpl& context,
-                           std::shared_ptr<const AnnealedProtocol> newProtocol, Random& random, bool late)
-    : owner(owner), context(context), protocol(std::move(newProtocol)), random(random) {
-    for (int i = 0; i < protocol->getNumParameters(); i++)
-        require(context.getParameters().count(protocol->getParameterName(i)) > 0, who, "a parameter of the protocol",
-                protocol->getParameterName(i), "one of the Context's: a Force of the System has to have it");
+AnnealedWalk::AnnealedWalk(const FlowLangevinIntegrator& owner, ContextImpl& context, Random& random)
+    : owner(owner), context(context), random(random) {}
+
+void AnnealedWalk::setProtocol(std::shared_ptr<const AnnealedProtocol> newProtocol, bool late) {
+    for (int i = 0; newProtocol != nullptr && i < newProtocol->getNumParameters(); i++)
+        require(context.getParameters().count(newProtocol->getParameterName(i)) > 0, who, "a parameter of the protocol",
+                newProtocol->getParameterName(i), "one of the Context's: a Force of the System has to have it");
+    protocol = std::move(newProtocol);
+    if (protocol == nullptr)
+        return;
     const StageDynamics dynamics = protocol->getStageDynamics();
-    propagator = makeStagePropagator(dynamics, context, owner, chooseSeed(owner, context, dynamics, random, late));
+    auto& propagator = propagators[dynamics];
+    if (propagator == nullptr)
+        propagator = makeStagePropagator(dynamics, context, owner, chooseSeed(owner, context, dynamics, random, late));
 }
 
 AnnealedWalk::~AnnealedWalk() = default;
@@ -96,7 +104,8 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
     const auto propagate = [&] {
         if (steps == 0)
             return;
-        const StageResult result = propagator->run(context, *protocol, owner.getTemperature(), steps, potential);
+        const StageResult result = propagators.at(protocol->getStageDynamics())
+                                       ->run(context, *protocol, owner.getTemperature(), steps, potential);
         work.shadow += result.shadowWork / kT;
         work.steps += steps;
         work.accepted += result.accepted;
@@ -115,23 +124,31 @@ bool AnnealedWalk::walkHalf(Half half, HalfWork& work) {
 
 bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optional<double>()>& middle) {
     HalfWork out, back;
-    drawVelocities();
-    bool arrived = walkHalf(Half::Out, out);
-    const std::optional<double> gain = arrived ? middle() : std::nullopt;
-    arrived = gain.has_value() && walkHalf(Half::Back, back) && keepsConstraints();
-    record.workOut = out.protocol;
-    record.shadowOut = out.shadow;
-    record.workBack = back.protocol;
-    record.shadowBack = back.shadow;
-    record.stageWorks = out.switches;
-    record.stageWorks.insert(record.stageWorks.end(), back.switches.begin(), back.switches.end());
-    record.stageSteps = out.steps + back.steps;
-    record.stageAccepted = out.accepted + back.accepted;
-    record.jumped = gain.has_value();
-    record.middleLogAlpha = gain.value_or(0.0);
-    record.logAlpha =
-        arrived ? record.middleLogAlpha - (out.protocol + out.shadow + back.protocol + back.shadow) : -INFINITY;
-    return arrived;
+    // However far the walk comes: an evaluation may throw.
+    const auto note = [&] {
+        record.workOut = out.protocol;
+        record.shadowOut = out.shadow;
+        record.workBack = back.protocol;
+        record.shadowBack = back.shadow;
+        record.stageWorks = out.switches;
+        record.stageWorks.insert(record.stageWorks.end(), back.switches.begin(), back.switches.end());
+        record.stageSteps = out.steps + back.steps;
+        record.stageAccepted = out.accepted + back.accepted;
+    };
+    record.logAlpha = -INFINITY;
+    try {
+        drawVelocities();
+        const std::optional<double> gain = walkHalf(Half::Out, out) ? middle() : std::nullopt;
+        record.jumped = gain.has_value();
+        record.middleLogAlpha = gain.value_or(0.0);
+        if (record.jumped && walkHalf(Half::Back, back) && keepsConstraints())
+            record.logAlpha = record.middleLogAlpha - (out.protocol + out.shadow + back.protocol + back.shadow);
+    } catch (...) {
+        note();
+        throw;
+    }
+    note();
+    return std::isfinite(record.logAlpha);
 }
 
 StateGuard::StateGuard(ContextImpl& context)
@@ -142,13 +159,16 @@ StateGuard::StateGuard(ContextImpl& context)
 }
 
 StateGuard::~StateGuard() {
-    for (const auto& [name, value] : parameters)
-        if (context.getParameter(name) != value)
-            context.setParameter(name, value);
-    context.setTime(time);
-    context.setStepCount(stepCount);
-    if (!moved) {
-        context.setPositions(positions);
-        context.setVelocities(velocities);
+    try {
+        for (const auto& [name, value] : parameters)
+            if (context.getParameter(name) != value)
+                context.setParameter(name, value);
+        context.setTime(time);
+        context.setStepCount(stepCount);
+        if (!moved) {
+            context.setPositions(positions);
+            context.setVelocities(velocities);
+        }
+    } catch (...) { // what throws here as well leaves nothing to put back
     }
 }

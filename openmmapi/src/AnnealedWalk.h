@@ -14,11 +14,14 @@ namespace OpenMMFlow {
 /** The way through the stages of an AnnealedProtocol and back, in one Context (F7). */
 class AnnealedWalk {
 public:
-    /** Throws if the Context has no such parameters. @param late  whether dynamics has begun already */
-    AnnealedWalk(const FlowLangevinIntegrator& owner, OpenMM::ContextImpl& context,
-                 std::shared_ptr<const AnnealedProtocol> protocol, Random& random, bool late);
+    AnnealedWalk(const FlowLangevinIntegrator& owner, OpenMM::ContextImpl& context, Random& random);
     ~AnnealedWalk();
-    [[nodiscard]] const AnnealedProtocol& getProtocol() const { return *protocol; }
+    /** Null where jumps are bare. */
+    [[nodiscard]] const std::shared_ptr<const AnnealedProtocol>& getProtocol() const { return protocol; }
+    /** Throws if the Context has no such parameters. @param late  whether dynamics has begun already */
+    void setProtocol(std::shared_ptr<const AnnealedProtocol> newProtocol, bool late);
+    /** Let go of the platform's kernels, as must be done before the Context goes. */
+    void releaseKernels() { propagators.clear(); }
     /** Throw unless the Context runs at the values of stage 0. */
     void checkStart() const;
     /**
@@ -50,7 +53,8 @@ private:
     OpenMM::ContextImpl& context;
     std::shared_ptr<const AnnealedProtocol> protocol;
     Random& random;
-    std::unique_ptr<StagePropagator> propagator;
+    // Made when first needed and kept: platforms hold on to what a kernel has registered with them.
+    std::map<StageDynamics, std::unique_ptr<StagePropagator>> propagators;
 };
 
 /** The state of a Context, put back when this goes out of scope. */

@@ -35,7 +35,7 @@ FlowLangevinIntegrator::~FlowLangevinIntegrator() = default;
 
 void FlowLangevinIntegrator::setFlow(std::shared_ptr<Flow> newFlow) {
     checkFlow(newFlow, "FlowLangevinIntegrator::setFlow");
-    if (jumper != nullptr) {
+    if (inContext) {
         checkTemperature(*newFlow);
         jumper->setFlow(newFlow);
     }
@@ -85,7 +85,7 @@ void FlowLangevinIntegrator::setAnnealedProtocol(std::shared_ptr<AnnealedProtoco
                 "number of the protocol's parameters", 0, "at least 1");
         copy = std::make_shared<const AnnealedProtocol>(*newProtocol);
     }
-    if (jumper != nullptr)
+    if (inContext)
         jumper->setProtocol(copy, true);
     protocol = std::move(copy);
 }
@@ -108,14 +108,19 @@ void FlowLangevinIntegrator::initialize(ContextImpl& contextImpl) {
     checkTemperature(*flow);
     jumper = std::make_unique<Jumper>(*this, contextImpl);
     jumper->setProtocol(protocol, false);
+    inContext = true;
 }
 
+// The Context goes, and what has been counted and recorded stays.
 void FlowLangevinIntegrator::cleanup() {
+    inContext = false;
+    if (jumper != nullptr)
+        jumper->releaseKernels();
     LangevinMiddleIntegrator::cleanup();
 }
 
 void FlowLangevinIntegrator::step(int steps) {
-    if (context == nullptr)
+    if (!inContext)
         throw OpenMMException("This Integrator is not bound to a context!");
     if (jumpInterval == 0) {
         LangevinMiddleIntegrator::step(steps);
@@ -134,7 +139,7 @@ void FlowLangevinIntegrator::step(int steps) {
 }
 
 int FlowLangevinIntegrator::jump() {
-    if (context == nullptr)
+    if (!inContext)
         throw OpenMMException("This Integrator is not bound to a context!");
     return jumper->jump();
 }

@@ -115,8 +115,11 @@ class FlowLangevinIntegrator::Jumper::PositionGuard {
 public:
     PositionGuard(ContextImpl& context, const std::vector<Vec3>& positions) : context(context), positions(positions) {}
     ~PositionGuard() {
-        if (armed)
-            context.setPositions(positions);
+        try {
+            if (armed)
+                context.setPositions(positions);
+        } catch (...) { // what throws here as well leaves nothing to put back
+        }
     }
     PositionGuard(const PositionGuard&) = delete;
     PositionGuard& operator=(const PositionGuard&) = delete;
@@ -129,7 +132,7 @@ private:
 };
 
 FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, ContextImpl& context)
-    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()) {
+    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random) {
     setFlow(owner.getFlow());
 }
 
@@ -155,8 +158,7 @@ void FlowLangevinIntegrator::Jumper::followTemperature() {
 }
 
 void FlowLangevinIntegrator::Jumper::setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late) {
-    walk = protocol == nullptr ? nullptr
-                               : std::make_unique<AnnealedWalk>(owner, context, std::move(protocol), random, late);
+    walk.setProtocol(std::move(protocol), late);
 }
 
 int FlowLangevinIntegrator::Jumper::jump() {
@@ -165,10 +167,11 @@ int FlowLangevinIntegrator::Jumper::jump() {
         const ThreadGuard oneThread(1);
         followTemperature();
         discardIfFlowChanged();
-        if (walk != nullptr)
-            walk->checkStart();
+        const bool annealed = walk.getProtocol() != nullptr;
+        if (annealed)
+            walk.checkStart();
         statistics.jumps++;
-        return walk != nullptr ? jumpAnnealed() : jumpAtOnce();
+        return annealed ? jumpAnnealed() : jumpAtOnce();
     });
 }
 
@@ -215,12 +218,12 @@ int FlowLangevinIntegrator::Jumper::jumpAnnealed() {
     record.logAlpha = -INFINITY;
     bool failed = false;
     try {
-        if (walk->walk(record, [this] { return jumpInTheMiddle(); })) {
+        if (walk.walk(record, [this] { return jumpInTheMiddle(); })) {
             record.uniform = random.uniform();
             record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
         }
         if (record.accepted) {
-            walk->drawVelocities();
+            walk.drawVelocities();
             moveToHalfStep();
             guard.keepMove();
         }
@@ -234,7 +237,9 @@ int FlowLangevinIntegrator::Jumper::jumpAnnealed() {
     statistics.failed += failed;
     statistics.stageSteps += record.stageSteps;
     statistics.stageAccepted += record.stageAccepted;
-    if (record.jumped && !failed) // else it was the middle that decided
+    const bool wentOut = static_cast<int>(record.stageWorks.size()) >= walk.getProtocol()->getNumStages() &&
+                         std::isfinite(record.workOut + record.shadowOut);
+    if (!failed && (record.jumped || !wentOut)) // else it was the middle that decided
         noteLogAlpha(record.logAlpha, false);
     if (owner.getRecordTrials())
         annealedRecords.push_back(record);
@@ -246,7 +251,7 @@ std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
     std::vector<Vec3> positions, velocities;
     context.getPositions(positions);
     double gain = 0;
-    if (walk->getProtocol().getMiddleJump() == MiddleJump::Decided) {
+    if (walk.getProtocol()->getMiddleJump() == MiddleJump::Decided) {
         if (decideTrials(positions, true) == 0)
             return std::nullopt;
         context.setPositions(positions);

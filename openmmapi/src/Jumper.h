@@ -23,6 +23,8 @@ public:
     void setFlow(const std::shared_ptr<Flow>& flow);
     /** Anneal the jumps, or no longer where it is null. @param late  whether dynamics has begun already */
     void setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late);
+    /** Let go of the platform's kernels, as must be done before the Context goes. */
+    void releaseKernels() { walk.releaseKernels(); }
     [[nodiscard]] std::string createCheckpoint() const;
     void loadCheckpoint(const std::string& bytes);
 
@@ -76,8 +78,8 @@ private:
     OpenMM::ContextImpl& context;
     std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
     std::unique_ptr<ConstraintMetric> metric;
-    std::unique_ptr<AnnealedWalk> walk; // null: jumps are bare
-    Random random;                      // uniforms, latent moves and velocities
+    Random random; // uniforms, latent moves and velocities
+    AnnealedWalk walk;
     Batch batch;
     std::string fingerprint; // of the flow's parameters when the batch was drawn
 };

@@ -88,7 +88,8 @@ public:
         globals[1] = keep;
         globals[2] = 1; // the half step of noise before the first V R V
         globals[3] = potential;
-        bool forcesAreValid = true;
+        // Of a part of the Forces, a kernel may have kept those of other parameters or positions.
+        bool forcesAreValid = groups.front().empty();
         for (int i = 0; i < steps; i++) {
             if (i > 0 && i == steps - 1)
                 custom.getGlobalVariables(context, globals);

@@ -26,6 +26,7 @@ from .data import inUnit
 ELECTROSTATICS, STERICS = "soluteElectrostatics", "soluteSterics"
 ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
 COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
+STERIC_FORCE = "SoluteSterics"  # name of the Force
 _SETTINGS = ("friction", "stageDynamics", "middleJump")  # of a protocol, beside its stages
 
 _KEPT = (mm.HarmonicBondForce, mm.HarmonicAngleForce, mm.PeriodicTorsionForce, mm.RBTorsionForce, mm.CMAPTorsionForce,
@@ -53,6 +54,12 @@ def annealedSystem(system: mm.System, flow: Any, temperature: Any) -> mm.System:
     flow : Flow, of particles of the System
     temperature : K
     """
+    atoms = set(flow.getAtoms())
+    others = [i for i in range(system.getNumParticles())
+              if i not in atoms and inUnit(system.getParticleMass(i), unit.dalton) > 0]
+    if others:
+        raise ValueError(f"annealedSystem: particle {others[0]} is not one of the flow's, but must be, as it would have no energy at "
+                         "the last stage: see alchemicalSystem")
     result = copy.deepcopy(system)
     variables = [i for i in range(result.getNumForces()) if not isinstance(result.getForce(i), _BETWEEN_STEPS)]
     if not variables:
@@ -215,7 +222,7 @@ def _makeStericForce(nonbonded: mm.NonbondedForce, atoms: list[int], sterics: li
     force = mm.CustomNonbondedForce(
         f"4*{STERICS}*epsilon*x*(x - 1); x = sigma^6/(0.5*(1 - {STERICS})*sigma^6 + r^6); "
         "epsilon = sqrt(epsilon1*epsilon2); sigma = 0.5*(sigma1 + sigma2)")
-    force.setName("SoluteSterics")
+    force.setName(STERIC_FORCE)
     force.addGlobalParameter(STERICS, 1.0)
     for name in ("sigma", "epsilon"):
         force.addPerParticleParameter(name)

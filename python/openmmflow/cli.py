@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from . import _build, plots
-from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, protocolAsDict,
+from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, protocolAsDict,
                       protocolFromDict)
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse, readMapping
@@ -193,9 +193,7 @@ def run(options: argparse.Namespace) -> None:
     if options.resume and checkpoint.exists():
         simulation.loadCheckpoint(str(checkpoint))
     else:
-        simulation.minimizeEnergy(maxIterations=500)
-        seed = [options.seed % 2**31] if options.seed else []  # OpenMM chooses only where none is given
-        simulation.context.setVelocitiesToTemperature(options.temperature, *seed)
+        startDynamics(options, simulation)
     addReporters(options, simulation, {name: out / file for name, file in names.items()})
     start, first = time.monotonic(), simulation.currentStep
     runSteps(options, simulation, checkpoint)
@@ -223,10 +221,12 @@ def makeIntegrator(options: argparse.Namespace, molecule: Molecule, generator: B
 
 def summarizeJumps(simulation: app.Simulation) -> dict[str, Any]:
     statistics = simulation.integrator.getJumpStatistics()
-    return {"steps": simulation.currentStep, "platform": simulation.context.getPlatform().getName(),
-            "jumps": {"trials": statistics.trials, "accepted": statistics.accepted,
-                      "acceptance": statistics.getAcceptanceRate(), "non-finite": statistics.nonFinite,
-                      "failed": statistics.failed}}
+    jumps = {"trials": statistics.trials, "accepted": statistics.accepted, "acceptance": statistics.getAcceptanceRate(),
+             "non-finite": statistics.nonFinite, "failed": statistics.failed}
+    if simulation.integrator.getAnnealedProtocol() is not None:
+        jumps |= {"trials in the middle": statistics.middleTrials, "accepted in the middle": statistics.middleAccepted,
+                  "steps at stages": statistics.stageSteps, "accepted steps": statistics.stageAccepted}
+    return {"steps": simulation.currentStep, "platform": simulation.context.getPlatform().getName(), "jumps": jumps}
 
 
 def makeSimulation(options: argparse.Namespace, molecule: Molecule, integrator: Any) -> app.Simulation:
@@ -234,6 +234,12 @@ def makeSimulation(options: argparse.Namespace, molecule: Molecule, integrator: 
     simulation = app.Simulation(molecule.topology, molecule.system, integrator, platform)
     simulation.context.setPositions(molecule.positions)
     return simulation
+
+
+def startDynamics(options: argparse.Namespace, simulation: app.Simulation) -> None:
+    simulation.minimizeEnergy(maxIterations=500)
+    seed = [options.seed % 2**31] if options.seed else []  # OpenMM chooses only where none is given
+    simulation.context.setVelocitiesToTemperature(options.temperature, *seed)
 
 
 def choosePlatform(options: argparse.Namespace, molecule: Molecule) -> str:
@@ -326,38 +332,45 @@ def tune(options: argparse.Namespace) -> None:
     out = prepareOutput(options, ["protocol.yaml", "tune.json"])
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
-    molecule.system = STAGED_SYSTEMS[options.path](molecule.system, generator)
+    path = options.path or ("density" if generator.coversSystem() else "alchemical")
+    molecule.system = STAGED_SYSTEMS[path](molecule.system, generator)
     timestep, integrator = makeIntegrator(options, molecule, generator, 0)
     simulation = makeSimulation(options, molecule, integrator)
-    simulation.minimizeEnergy(maxIterations=500)
-    simulation.context.setVelocitiesToTemperature(options.temperature)
+    startDynamics(options, simulation)
     simulation.step(10 * options.pilot_interval)
     settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
     bare = tuning.runBare(simulation, options.pilot_jumps, options.pilot_interval, not options.quiet)
-    pilots = []
+    pilots: dict[str, tuning.Pilot] = {}
+    details: dict[str, Any] = {"bare jumps": bare.asDict(), "pilots": {}}
     for text in options.pilots:
-        stages, steps = map(int, text.split("x"))
-        make = annealedProtocol if options.path == "density" else _halvesOf(alchemicalProtocol)
-        pilots.append(tuning.runPilot(simulation, make(stages, steps, options.stage_timestep or timestep, **settings),
-                                      options.pilot_jumps, options.pilot_interval, not options.quiet))
-    found = tuning.tune(pilots)
+        protocol = makeStages(molecule.system, path, *map(int, text.split("x")), options.stage_timestep or timestep, settings)
+        pilots[text] = tuning.runPilot(simulation, protocol, options.pilot_jumps, options.pilot_interval, not options.quiet)
+        details["pilots"][text] = pilots[text].asDict()
+        writeJson(out / "tune.json", details)  # they stay whatever comes of the others
+    found = tuning.tune(list(pilots.values()))
     best = found.best
-    finest = max(pilots, key=lambda pilot: pilot.protocol.getNumStages())
+    finest = max(pilots.values(), key=lambda pilot: pilot.protocol.getNumStages())
     protocol = tuning.respace(finest, best.numStages, best.stepsPerStage)
-    writeText(out / "protocol.yaml", yaml.safe_dump({"path": options.path} | protocolAsDict(protocol), sort_keys=False))
+    writeText(out / "protocol.yaml", yaml.safe_dump({"path": path} | protocolAsDict(protocol), sort_keys=False))
     plots.tuning(out / "tune.png", found, bare)
-    finish(out, "tune", "Length of annealed jumps", {
-        "bare jumps": {"acceptance": vars(bare.acceptance), "seconds per jump": bare.seconds,
-                       "accepted per second": bare.acceptance.value / bare.seconds},
-        "pilots": {text: pilot.asDict() for text, pilot in zip(options.pilots, pilots)},
-        "proposed": {"stages": best.numStages, "steps per stage": best.stepsPerStage, "acceptance": best.acceptance,
-                     "seconds per jump": best.seconds, "accepted per second": best.rate},
-        "protocol": str(out / "protocol.yaml")}, {"Acceptance and accepted jumps per second": "tune.png"})
+    details["proposed"] = {"stages": best.numStages, "steps per stage": best.stepsPerStage, "acceptance": best.acceptance,
+                           "seconds per jump": best.seconds, "accepted per second": best.rate}
+    if remarks := found.getRemarks(bare):
+        details["remarks"] = "; ".join(remarks)
+    summary = details | {"pilots": {text: {key: value for key, value in pilot.items() if key != "work of the switches"}
+                                    for text, pilot in details["pilots"].items()},
+                         "protocol": str(out / "protocol.yaml")}
+    finish(out, "tune", "Length of annealed jumps", summary, {"Acceptance and accepted jumps per second": "tune.png"})
+    writeJson(out / "tune.json", details)
 
 
-def _halvesOf(makeProtocol: Callable[..., Any]) -> Callable[..., Any]:
-    """Stages shared between electrostatics and sterics; one stage is of both."""
-    return lambda stages, *rest, **settings: makeProtocol(max(1, stages // 2), max(1, stages - stages // 2), *rest, **settings)
+def makeStages(system: mm.System, path: str, stages: int, steps: int, timestep: float, settings: dict[str, Any]) -> Any:
+    """A protocol of equal steps; the stages of the alchemical path are shared between electrostatics and sterics."""
+    if path == "density":
+        return annealedProtocol(stages, steps, timestep, **settings)
+    hasSterics = any(force.getName() == STERIC_FORCE for force in system.getForces())
+    first = max(1, stages // 2) if hasSterics else stages
+    return alchemicalProtocol(first, max(1, stages - first) if hasSterics else 0, steps, timestep, **settings)
 
 
 def evaluate(options: argparse.Namespace) -> None:

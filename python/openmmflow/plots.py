@@ -125,7 +125,7 @@ def lossCurve(file: str | Path, iterations: Any, losses: Mapping[str, Any],
         axis.legend(frameon=False)
 
 
-def tuning(file: str | Path, found: Any, bare: Any, stages: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)) -> None:
+def tuning(file: str | Path, found: Any, bare: Any) -> None:
     """Acceptance of annealed jumps and accepted jumps per second against the number of stages, a line for each number of steps.
 
     Parameters
@@ -133,9 +133,10 @@ def tuning(file: str | Path, found: Any, bare: Any, stages: Sequence[int] = (1, 
     found : a Tuning; its pilots are the points
     bare : the Bare jumps, a dashed line
     """
+    stages = sorted({prediction.numStages for prediction in found.table()})
     steps = sorted({pilot.protocol.getStepsPerStage() for pilot in found.pilots} | {found.best.stepsPerStage})
     with _figure(file, 2) as (left, right):
-        for color, s in zip(COLORS, steps):
+        for color, s in zip(COLORS * (1 + len(steps) // len(COLORS)), steps):
             predictions = [found.predict(K, s) for K in stages]
             left.plot(stages, [p.acceptance for p in predictions], color=color, label=f"{s} steps at each")
             right.plot(stages, [p.rate for p in predictions], color=color)

@@ -114,13 +114,25 @@ class Tuning:
         """The one with most accepted jumps per second, among STAGES and STEPS."""
         return max(self.table(), key=lambda prediction: prediction.rate)
 
+    def getRemarks(self, bare: Bare) -> list[str]:
+        """What to know before the best is used."""
+        remarks, best = [], self.best
+        if bare.acceptance.value / bare.seconds > best.rate:
+            remarks.append("bare jumps are accepted more often per second than any annealed ones are predicted to be")
+        longest = max(pilot.protocol.getNumStages() * pilot.protocol.getStepsPerStage() for pilot in self.pilots)
+        if best.numStages * best.stepsPerStage > 4 * longest:
+            remarks.append("the proposal is more than four times as long as the longest pilot: run a pilot of its length")
+        return remarks
+
 
 def runPilot(simulation: Any, protocol: Any, jumps: int = 100, interval: int = 100, progress: bool = True) -> Pilot:
     """Jump with a protocol now and then in a running simulation, which goes on being exact, and note works and time.
 
+    Its statistics and records grow by those of the pilot. The predictions are those of Metropolis' test.
+
     Parameters
     ----------
-    simulation : Simulation whose integrator is a FlowLangevinIntegrator; its own protocol and records are put back at the end
+    simulation : Simulation whose integrator is a FlowLangevinIntegrator; its protocol, jump interval and recordTrials are put back
     protocol : AnnealedProtocol
     jumps : number of jumps, at least 2
     interval : steps of dynamics between them
@@ -146,10 +158,14 @@ def runPilot(simulation: Any, protocol: Any, jumps: int = 100, interval: int = 1
 
 @dataclass
 class Bare:
-    """Bare jumps: the mean number accepted and the seconds of each."""
+    """Bare jumps: the part of them with a trial accepted, and the seconds of each."""
 
     acceptance: Estimate
     seconds: float
+
+    def asDict(self) -> dict[str, Any]:
+        return {"acceptance": vars(self.acceptance), "seconds per jump": self.seconds,
+                "accepted per second": self.acceptance.value / self.seconds}
 
 
 def runBare(simulation: Any, jumps: int = 100, interval: int = 100, progress: bool = True) -> Bare:
@@ -163,7 +179,7 @@ def runBare(simulation: Any, jumps: int = 100, interval: int = 100, progress: bo
     finally:
         integrator.setAnnealedProtocol(before[0])
         integrator.setJumpInterval(before[1])
-    return Bare(_mean(np.array(accepted, float)), seconds)
+    return Bare(_mean(np.array(accepted) > 0), seconds)
 
 
 def _jump(simulation: Any, jumps: int, interval: int, title: str, progress: bool) -> tuple[list[int], float]:
@@ -186,11 +202,12 @@ def summarizePilot(protocol: Any, records: Sequence[Any], secondsPerJump: float)
     stageWorks = np.full((len(records), 2 * count), np.nan)
     for row, record in zip(stageWorks, records):
         row[:len(record.stageWorks)] = record.stageWorks
-    return Pilot(protocol, len(records), _mean(np.array([record.jumped for record in records], float)), _mean(probabilities),
+    return Pilot(protocol, len(records), _mean([record.jumped for record in records]), _mean(probabilities),
                  works, stageWorks, secondsPerJump, 2 * count * (protocol.getStepsPerStage() + 1))
 
 
-def _mean(values: np.ndarray) -> Estimate:
+def _mean(values: Any) -> Estimate:
+    values = np.asarray(values, dtype=float)
     if len(values) == 0:
         return Estimate(0.0, float("nan"))
     return Estimate(float(values.mean()), float(values.std() / np.sqrt(max(1, len(values) - 1))))
@@ -211,10 +228,12 @@ def tune(pilots: Sequence[Pilot]) -> Tuning:
     K = np.array([p.protocol.getNumStages() for p in used], float)
     s = np.array([p.protocol.getStepsPerStage() for p in used], float)
     # An acceptance of 1 has no dissipation: what its error allows is the least that is known of it.
-    acceptance = np.array([min(p.acceptance.value, 1 - 0.5 / p.jumps) for p in used])
-    inverse = 1 / (4 * erfcinv(acceptance)**2)
-    error = np.array([max(p.acceptance.standardError / p.acceptance.value, 0.02) if np.isfinite(p.acceptance.standardError)
-                      else 1.0 for p in used])
+    acceptance = np.array([min(p.acceptance.value, 1 - 0.5 / len(p.works)) for p in used])
+    y = erfcinv(acceptance)  # m = 4 y^2
+    inverse = 1 / (4 * y**2)
+    errors = np.array([p.acceptance.standardError for p in used])
+    # |d ln m / d acceptance| = sqrt(pi) exp(y^2)/y
+    error = np.where(errors > 0, np.maximum(np.sqrt(np.pi) * np.exp(y**2) / y * errors, 0.02), 1.0)
 
     def residuals(x: np.ndarray) -> np.ndarray:
         a, b, c = np.exp(x)
@@ -231,8 +250,8 @@ def tune(pilots: Sequence[Pilot]) -> Tuning:
 def respace(pilot: Pilot, numStages: int, stepsPerStage: int | None = None) -> Any:
     """A protocol with the parameters of a pilot's on the way, at stages of equal thermodynamic length.
 
-    The length of a switch is the root mean square of its work about the mean, out and back taken together; the values of the
-    parameters are interpolated in the length so far (Sivak and Crooks, PRL 108, 190602, 2012).
+    The length of a switch is the spread of its work, out and back taken together: from the quartiles, as a clash makes works of
+    any size. The values of the parameters are interpolated in the length so far (Sivak and Crooks, PRL 108, 190602, 2012).
 
     Parameters
     ----------
@@ -242,11 +261,12 @@ def respace(pilot: Pilot, numStages: int, stepsPerStage: int | None = None) -> A
     count = pilot.protocol.getNumStages()
     pairs = zip(pilot.stageWorks[:, :count].T, pilot.stageWorks[:, :count - 1:-1].T)  # out, and the same switch back
     columns = [[way[np.isfinite(way)] for way in pair] for pair in pairs]
-    if any(len(out) < 2 for out, _ in columns):
-        raise ValueError("respace: there are switches that fewer than two jumps of the pilot have reached: take more jumps")
-    variance = np.array([np.mean([way.var() for way in pair if len(way) > 1]) for pair in columns])
-    lengths = np.sqrt(np.maximum(variance, 1e-12 * variance.max() + 1e-300))
-    at = np.concatenate([[0], np.cumsum(lengths)]) / lengths.sum()
+    if any(len(out) < 4 for out, _ in columns):
+        raise ValueError("respace: there are switches that fewer than four jumps of the pilot have reached: take more jumps")
+    lengths = np.array([np.mean([np.subtract(*np.quantile(way, [0.75, 0.25])) for way in pair if len(way) >= 4])
+                        for pair in columns])
+    at = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1e-6 * lengths.max() + 1e-300))])
+    at /= at[-1]
     new = np.linspace(0, 1, numStages + 1)
     protocol = copyProtocol(pilot.protocol, {
         pilot.protocol.getParameterName(i): np.interp(new, at, pilot.protocol.getParameterValues(i)).tolist()

@@ -52,7 +52,7 @@ def testAPilotIsWhatItsRecordsSay():
         tuning.tune([pilot, half])
     assert parametersOf(tuning.respace(half, 2))["lambda"][0] == 1
     rejected.stageWorks = [0.1, 0.2]
-    with pytest.raises(ValueError, match="switches that fewer than two jumps"):
+    with pytest.raises(ValueError, match="switches that fewer than four jumps"):
         tuning.respace(tuning.summarizePilot(pilot.protocol, [rejected] * 5, 1.0), 4)
 
 
@@ -61,6 +61,7 @@ def testStagesOfEqualLength():
     protocol.addParameter("a", [1.0, 0.5, 0.0])
     random = np.random.default_rng(2)
     records = [SimpleNamespace(jumped=True, logAlpha=0.0, stageWorks=list(random.normal(0, [3, 1, 1, 3]))) for _ in range(4000)]
+    records[7].stageWorks[3] = 1e12  # a clash
     new = tuning.respace(tuning.summarizePilot(protocol, records, 1.0), 4, 7)
     assert new.getStepsPerStage() == 7
     # The first half is three times as long as the second: three of four stages are in it.
@@ -103,3 +104,6 @@ def testPilotsOfARunningSimulationPredictALongerProtocol():
     longer = run(16, 4)
     assert tuned.predict(16, 4).acceptance == pytest.approx(longer.acceptance.value, abs=0.1)
     assert longer.acceptance.value > tuned.pilots[0].acceptance.value
+    assert tuned.getRemarks(tuning.Bare(bare.acceptance, 1e-9))[0].startswith("bare jumps are accepted more often")
+    with pytest.raises(ValueError, match="annealedSystem: particle 0 is not one of the flow's"):
+        annealedSystem(well.createSystem(), of.Flow(of.GaussianPrior(3), of.Scaling([0.0] * 3, [1.0] * 3), [1]), KELVIN)

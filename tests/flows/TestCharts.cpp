@@ -369,6 +369,21 @@ TEST(ParticleOrdering, FindsTheNearestOrder) {
     EXPECT_GT(refused.sum().item<std::int64_t>(), 20);
 }
 
+// Squared distances of such particles overflow: there is no nearest order, but there is one.
+TEST(ParticleOrdering, OrdersParticlesOfAnyFiniteDistance) {
+    Random random(22);
+    const Tensor places = random.normal(6, 2);
+    const ParticleOrdering ordering(places, {{0, 1, 2, 3, 4, 5}});
+    for (const double size : {1e120, 1e200, 1e307}) {
+        Tensor x = random.normal(20, 12);
+        x.narrow(0, 0, 10) *= size;
+        x.narrow(0, 10, 10).narrow(1, 0, 3) *= size;
+        const TransformResult y = ordering.inverse(x);
+        EXPECT_TRUE(at::equal(std::get<0>(y.value.sort(1)), std::get<0>(x.sort(1)))) << size;
+        EXPECT_TRUE(at::isfinite(y.logDet).all().item<bool>());
+    }
+}
+
 TEST(ParticleOrdering, RefusesBadGroups) {
     const Tensor places = at::zeros({3, 2}, at::kDouble);
     expectMessage([&] { ParticleOrdering(places, {{0, 3}}); }, "a particle of a group is 3");

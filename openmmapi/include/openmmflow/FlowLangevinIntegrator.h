@@ -175,7 +175,7 @@ private:
     double latentStepSize = 0.1;
     AcceptanceTest acceptanceTest = AcceptanceTest::Metropolis;
     std::uint64_t jumpSeed = 0;
-    bool recordTrials = false;
+    bool recordTrials = false, inContext = false;
     std::shared_ptr<const AnnealedProtocol> protocol;
     std::unique_ptr<Jumper> jumper;
 };

@@ -43,7 +43,8 @@ Tensor ParticleOrdering::findOrder(const Tensor& x) const {
                              particles.index_select(1, members).unsqueeze(1))
                                 .square()
                                 .sum(3)
-                                .contiguous(); // [batch, place, particle]
+                                .clamp_max(1e100) // squares of finite numbers may overflow
+                                .contiguous();    // [batch, place, particle]
         const int n = static_cast<int>(group.size());
         for (std::int64_t row = 0; row < x.size(0); row++) {
             if (!finite[row].item<bool>())

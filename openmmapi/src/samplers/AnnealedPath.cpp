@@ -140,16 +140,21 @@ FlowPath::FlowPath(std::shared_ptr<const Flow> newFlow, std::shared_ptr<ReducedP
     require(alpha > 0 && std::isfinite(alpha), "FlowPath::FlowPath", "alpha", alpha, "positive and finite");
 }
 
+// The target itself at alpha = 1, also where the flow has no density.
+Tensor FlowPath::logEnd(const Tensor& logQ, const Tensor& u) const {
+    return alpha == 1 ? -u : (1 - alpha) * logQ - alpha * u;
+}
+
 GeometricPath::Ends FlowPath::evaluateEnds(const Tensor& x, Gradient gradient) {
     const EnergyResult energy = potential->evaluate(x, gradient);
     count(x.size(0), gradient);
     if (gradient == Gradient::Omit) {
         const Tensor logQ = flow->logQ(x);
-        return {logQ, (1 - alpha) * logQ - alpha * energy.u, {}, {}};
+        return {logQ, logEnd(logQ, energy.u), {}, {}};
     }
     const auto [logQ, gradientOfLogQ] = flow->logQWithGradient(x);
     const Tensor gradientQ = zeroUnlessFinite(gradientOfLogQ, logQ);
-    return {logQ, (1 - alpha) * logQ - alpha * energy.u, gradientQ, (1 - alpha) * gradientQ - alpha * energy.gradient};
+    return {logQ, logEnd(logQ, energy.u), gradientQ, (1 - alpha) * gradientQ - alpha * energy.gradient};
 }
 
 TemperaturePath::TemperaturePath(std::shared_ptr<ReducedPotential> newPotential, double startScale, double endScale)

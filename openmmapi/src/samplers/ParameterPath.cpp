@@ -76,7 +76,7 @@ void ParameterPath::setScale(std::vector<double> values) {
 }
 
 double ParameterPath::interpolate(const std::vector<double>& values, double lambda) const {
-    require(lambda >= 0 && lambda <= 1, "ParameterPath::interpolate", "lambda", lambda, "in [0, 1]");
+    require(lambda >= 0 && lambda <= 1, "ParameterPath::getParameters", "lambda", lambda, "in [0, 1]");
     const auto above = std::upper_bound(nodes.begin() + 1, nodes.end() - 1, lambda);
     const auto i = above - nodes.begin();
     const double part = (lambda - nodes[i - 1]) / (nodes[i] - nodes[i - 1]);

@@ -51,6 +51,9 @@ public:
             const bool same = start.size(0) == numLadders;
             const Tensor x = same ? start : start.slice(0, k * numLadders, (k + 1) * numLadders);
             states.push_back(path.evaluate(x, engine.lambdas[k], engine.kernel->getGradient()));
+            require(states.back().logDensity.isfinite().all().item<bool>(), "ReplicaExchange::run",
+                    "the density of a walker's start at stage " + std::to_string(k), 0,
+                    "positive: it would never move");
             fromStart.push_back(at::zeros({numLadders}, at::kDouble));
         }
     }

@@ -16,13 +16,16 @@ AnnealedFlowTransport::AnnealedFlowTransport(std::shared_ptr<SequentialSampler> 
     require(start != nullptr, where, "start", "null", "a Prior");
     require(start->getSize() == sampler->getPath()->getSize(), where, "size of start", start->getSize(),
             "that of the path, " + std::to_string(sampler->getPath()->getSize()));
-    require(options.batchSize >= 1, where, "batchSize", options.batchSize, "at least 1");
+    const int numGroups = sampler->getNumGroups();
+    require(options.batchSize >= 1 && options.batchSize % numGroups == 0, where, "batchSize", options.batchSize,
+            "a multiple of the sampler's numGroups, " + std::to_string(numGroups));
     require(options.learningRate > 0 && std::isfinite(options.learningRate), where, "learningRate",
             options.learningRate, "positive and finite");
     require(options.gradientClip > 0, where, "gradientClip", options.gradientClip, "positive");
     require(options.numThreads >= 0, where, "numThreads", options.numThreads, "at least 0");
     std::size_t numParameters = 0;
-    for (const auto& layer : sampler->getLayers()) {
+    layers = sampler->getLayers();
+    for (const auto& layer : layers) {
         std::vector<Tensor> parameters;
         for (const auto& [name, tensor] : layer->getParameters())
             parameters.push_back(tensor);
@@ -43,7 +46,7 @@ void AnnealedFlowTransport::learn(int stage, const PathState& walkers, const Ten
     if (optimizer == nullptr)
         return;
     const at::AutoGradMode track(true);
-    const TransformResult map = sampler->getLayers()[stage - 1]->forward(walkers.x);
+    const TransformResult map = layers[stage - 1]->forward(walkers.x);
     const PathState moved =
         sampler->getPath()->evaluate(map.value.detach(), sampler->getLambdas()[stage], Gradient::Compute);
     const Tensor rows = (moved.logDensity.isfinite() & map.logDet.isfinite() & logWeight.isfinite()).nonzero();
@@ -70,6 +73,8 @@ void AnnealedFlowTransport::learn(int stage, const PathState& walkers, const Ten
 
 TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
     require(iterations >= 1, "AnnealedFlowTransport::train", "iterations", iterations, "at least 1");
+    require(sampler->getLayers() == layers, "AnnealedFlowTransport::train", "layers of the sampler", "others",
+            "those that it had when this was made");
     const ThreadGuard threads(options.numThreads);
     for (std::int64_t i = 0; i < iterations; i++, progress.iteration++) {
         const AnnealedResult pass = sampler->runObserved(

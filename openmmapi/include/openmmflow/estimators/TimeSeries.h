@@ -36,9 +36,9 @@ struct AutocorrelationTime {
  * - 1))
  *
  * where the errors of truncation and of noise balance (S = 1.5), corrected for the bias of the mean by the factor
- * 1 + (2 W + 1)/N. Its error is tau sqrt(4 (W + 1/2 - tau)/N). An AR(1) series has tau = (1 + rho)/(1 - rho)/2: half
- * its statistical inefficiency. A chain of N steps is worth N/(2 tau) independent samples.
- * Source: Wolff, Comput. Phys. Commun. 156, 143 (2004).
+ * 1 + (2 W + 1)/N. Its error is tau sqrt(4 max(W + 1/2 - tau, 1/2)/N). An AR(1) series has tau = (1 + rho)/(1 - rho)/2:
+ * half its statistical inefficiency. A chain of N steps is worth N/(2 tau) independent samples. Source: Wolff, Comput.
+ * Phys. Commun. 156, 143 (2004).
  *
  * Blind like statisticalInefficiency(). Throws if the series is constant, not finite, or worth fewer than 10
  * independent values, of which no error can be told.

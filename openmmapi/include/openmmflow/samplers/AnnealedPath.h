@@ -102,6 +102,7 @@ protected:
     Ends evaluateEnds(const at::Tensor& x, Gradient gradient) override;
 
 private:
+    [[nodiscard]] at::Tensor logEnd(const at::Tensor& logQ, const at::Tensor& u) const;
     std::shared_ptr<const Flow> flow;
     std::shared_ptr<ReducedPotential> potential;
     double alpha;

@@ -9,8 +9,8 @@ namespace OpenMMFlow {
 /**
  * Hamiltonian Monte Carlo (Duane et al., Phys. Lett. B 195, 216, 1987) with unit masses: momenta are drawn anew,
  * numSteps leapfrog steps follow the gradient of log pi_lambda, and the end point is decided by Metropolis' test, so
- * that pi_lambda is invariant whatever the step size. A trajectory that leaves the domain, or whose energy is not
- * finite, is rejected.
+ * that pi_lambda is invariant whatever the step size. A trajectory whose end is outside the domain, or has no finite
+ * energy, is rejected; where it leaves the domain on the way there is no force.
  */
 class OPENMMFLOW_EXPORT HamiltonianKernel : public SteppedKernel {
 public:

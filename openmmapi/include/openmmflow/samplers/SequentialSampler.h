@@ -51,6 +51,7 @@ public:
     [[nodiscard]] const std::vector<std::shared_ptr<Transform>>& getLayers() const { return layers; }
     [[nodiscard]] const std::shared_ptr<AnnealedPath>& getPath() const { return path; }
     [[nodiscard]] const std::vector<double>& getLambdas() const { return lambdas; }
+    [[nodiscard]] int getNumGroups() const { return options.numGroups; }
     /** @param start  independent samples of pi_0, [batch, size] */
     [[nodiscard]] AnnealedResult run(const at::Tensor& start, Random& random);
     /**

@@ -62,6 +62,7 @@ public:
 private:
     void learn(int stage, const PathState& walkers, const at::Tensor& logWeight);
     std::shared_ptr<SequentialSampler> sampler;
+    std::vector<std::shared_ptr<Transform>> layers; // the sampler's
     std::shared_ptr<const Prior> start;
     Options options;
     Random random;
