@@ -48,8 +48,8 @@ def main():
           f"{umbrella['minutes']:.1f} CPU minutes", flush=True)
     reference, bias = analyse(umbrella)
     flow = train(well, umbrella["frames"], bias, options.output, scale)
-    reweighted = anneal(well, flow, bias, max(512, round(12_288 * scale) // 512 * 512))
-    jumps = runJumps(well, flow, bias, round(20_000 * scale))
+    reweighted = anneal(well, flow, bias, max(512, round(24_576 * scale) // 512 * 512))
+    jumps = runJumps(well, flow, bias, round(50_000 * scale))
     rates = countCrossings(well, flow, reference[0], round(6_000 * scale))
     report(options.output, reference, reweighted, jumps, rates)
 

@@ -533,6 +533,28 @@ TEST(AnnealedJump, ProtocolsComeAndGoBetweenSteps) {
     EXPECT_FALSE(integrator->getJumpRecords().back().inTheMiddle);
 }
 
+// What an integrator holds of a platform goes with the Context; what it has counted stays.
+TEST(AnnealedJump, OutlivesItsContext) {
+    const auto system = makeAnnealedWell(tilt);
+    for (const char* platform : {"Reference", "CPU"}) {
+        const auto integrator = makeIntegrator(makeProtocol(StageDynamics::Metropolised));
+        integrator->setJumpInterval(5);
+        auto context = std::make_unique<Context>(*system, *integrator, getPlatform(platform));
+        context->setPositions({Vec3(-2.4, 0, 0)});
+        integrator->step(10);
+        context->reinitialize(true);
+        integrator->setAnnealedProtocol(makeProtocol(StageDynamics::LangevinShadowWork));
+        integrator->step(10);
+        EXPECT_EQ(integrator->getJumpStatistics().jumps, 4);
+        context.reset();
+        integrator->setAnnealedProtocol(makeProtocol(StageDynamics::Langevin));
+        integrator->setFlow(makeBroadFlow({0}, 0.0, 1.0));
+        EXPECT_EQ(integrator->getJumpStatistics().jumps, 4);
+        expectMessage([&] { integrator->jump(); }, "not bound to a context");
+        expectMessage([&] { integrator->step(1); }, "not bound to a context");
+    }
+}
+
 TEST(AnnealedJump, WorksWithinACompoundIntegrator) {
     const auto system = makeAnnealedWell(tilt);
     CompoundIntegrator compound;
