@@ -12,10 +12,10 @@ pdb = app.PDBFile(str(Path(__file__).with_name("alanine-dipeptide.pdb")))
 system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=app.HBonds)
 
 # Frames from parallel tempering, weighted for 300 K, and a flow trained on them and then on its own reweighted samples.
-data = temperedData(system, pdb.positions, geometricTemperatures(300, 1000, 5), framesPerTemperature=2000)
+data = temperedData(system, pdb.positions, geometricTemperatures(300, 1000, 5), framesPerTemperature=6000)
 generator = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, 300 * unit.kelvin, data=data)
-generator.fit(data, iterations=1000)
-generator.refine(iterations=300)
+generator.fit(data, iterations=800)
+generator.refine(iterations=1000)
 generator.save("flow.safetensors")
 
 # Independent samples. Their weights make averages exact, and tell how good the flow is.

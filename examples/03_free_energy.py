@@ -33,7 +33,7 @@ phi = [4, 6, 8, 14]
 left, right = generator.state(phi, -180, 0), generator.state(phi, 0, 180)
 
 # One run in each basin, at 300 K; the second starts from a sample of the flow.
-samples = generator.evaluate(20_000)
+samples = generator.evaluate(100_000)
 start = samples.positions[np.argmax(np.where(right.contains(samples.positions), samples.logWeights, -np.inf))]
 runs = [temperedData(addWall(phi, *angles), x, [300], framesPerTemperature=1000, stepsPerFrame=200)
         for angles, x in (((-180, 0), pdb.positions), ((0, 180), start))]
