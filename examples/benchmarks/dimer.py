@@ -47,7 +47,7 @@ def main():
     print(f"{len(umbrella['frames'])} frames of {len(CENTERS)} windows, two passes; "
           f"{umbrella['minutes']:.1f} CPU minutes", flush=True)
     reference, bias = analyse(umbrella)
-    flow = train(well, umbrella["frames"], bias, options.output, scale)
+    flow = train(well, umbrella["frames"], options.output, scale)
     reweighted = anneal(well, flow, bias, max(512, round(24_576 * scale) // 512 * 512))
     jumps = runJumps(well, flow, bias, round(50_000 * scale))
     rates = countCrossings(well, flow, reference[0], round(6_000 * scale))
@@ -162,8 +162,8 @@ def makePotential(well, bias=None):
                               [0.0] * (3 * well.getNumParticles()))
 
 
-def train(well, frames, bias, output, scale):
-    """A flow of x and y of all particles for u + bias(d), in one order of identical particles."""
+def train(well, frames, output, scale):
+    """A flow of x and y of all particles, of the windows' frames together, in one order of identical particles."""
     file = output / "flow.safetensors"
     if file.exists():
         return of.Flow.load(str(file))
