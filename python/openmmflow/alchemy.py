@@ -54,10 +54,7 @@ def annealedSystem(system: mm.System, flow: Any, temperature: Any) -> mm.System:
     flow : Flow, of particles of the System
     temperature : K
     """
-    atoms = set(flow.getAtoms())
-    others = [i for i in range(system.getNumParticles())
-              if i not in atoms and inUnit(system.getParticleMass(i), unit.dalton) > 0]
-    if others:
+    if others := findOthers(system, flow.getAtoms()):
         raise ValueError(f"annealedSystem: particle {others[0]} is not one of the flow's, but must be, as it would have no energy at "
                          "the last stage: see alchemicalSystem")
     result = copy.deepcopy(system)
@@ -77,6 +74,13 @@ def annealedSystem(system: mm.System, flow: Any, temperature: Any) -> mm.System:
     density.setDefaultScale(0.0)
     result.addForce(density)
     return result
+
+
+def findOthers(system: mm.System, atoms: Iterable[int]) -> list[int]:
+    """The particles with mass that are not among some atoms."""
+    chosen = set(atoms)
+    return [i for i in range(system.getNumParticles())
+            if i not in chosen and inUnit(system.getParticleMass(i), unit.dalton) > 0]
 
 
 def alchemicalSystem(system: mm.System, solute: Iterable[int]) -> mm.System:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from . import _build, plots
-from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, protocolAsDict,
-                      protocolFromDict)
+from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
+                      protocolAsDict, protocolFromDict)
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
@@ -332,7 +332,7 @@ def tune(options: argparse.Namespace) -> None:
     out = prepareOutput(options, ["protocol.yaml", "tune.json"])
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
-    path = options.path or ("density" if generator.coversSystem() else "alchemical")
+    path = options.path or ("alchemical" if findOthers(molecule.system, generator.atoms) else "density")
     molecule.system = STAGED_SYSTEMS[path](molecule.system, generator)
     timestep, integrator = makeIntegrator(options, molecule, generator, 0)
     simulation = makeSimulation(options, molecule, integrator)
@@ -357,11 +357,10 @@ def tune(options: argparse.Namespace) -> None:
                            "seconds per jump": best.seconds, "accepted per second": best.rate}
     if remarks := found.getRemarks(bare):
         details["remarks"] = "; ".join(remarks)
+    details["protocol"] = str(out / "protocol.yaml")
     summary = details | {"pilots": {text: {key: value for key, value in pilot.items() if key != "work of the switches"}
-                                    for text, pilot in details["pilots"].items()},
-                         "protocol": str(out / "protocol.yaml")}
-    finish(out, "tune", "Length of annealed jumps", summary, {"Acceptance and accepted jumps per second": "tune.png"})
-    writeJson(out / "tune.json", details)
+                                    for text, pilot in details["pilots"].items()}}
+    finish(out, "tune", "Length of annealed jumps", summary, {"Acceptance and accepted jumps per second": "tune.png"}, details)
 
 
 def makeStages(system: mm.System, path: str, stages: int, steps: int, timestep: float, settings: dict[str, Any]) -> Any:
@@ -546,9 +545,10 @@ def drawLosses(history: TrainingHistory, file: Path) -> str:
     return file.name
 
 
-def finish(out: Path, name: str, title: str, summary: dict[str, Any], figures: dict[str, str]) -> None:
-    """Write the summary and the report, and print the summary."""
-    writeJson(out / f"{name}.json", summary)
+def finish(out: Path, name: str, title: str, summary: dict[str, Any], figures: dict[str, str],
+           details: dict[str, Any] | None = None) -> None:
+    """Write the summary and the report, and print the summary. details: for the JSON file, where it holds more."""
+    writeJson(out / f"{name}.json", details or summary)
     writeReport(out / f"{name}.html", title, summary, figures)
     for key, value in flatten(summary).items():
         print(f"{key}: {value}")

@@ -217,11 +217,6 @@ class BoltzmannGenerator:
             self._potential = api.ContextPotential(self.system, self.temperature, options)
         return self._potential
 
-    def coversSystem(self) -> bool:
-        """Whether all particles with mass are the flow's."""
-        masses = (self.system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(self.system.getNumParticles()))
-        return {i for i, mass in enumerate(masses) if mass > 0} <= set(self.atoms)
-
     def save(self, file: str | Path) -> None:
         """Write the flow to a file, whole or not at all."""
         self.flow.save(str(file))

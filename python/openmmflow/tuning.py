@@ -13,14 +13,15 @@ the limits being a switch at once (a), stages that are long for the relaxation o
 
     pilots = [runPilot(simulation, makeProtocol(K, s), jumps=100) for K, s in ((4, 2), (8, 2), (8, 10))]
     tuning = tune(pilots)
-    K, s = tuning.best
-    integrator.setAnnealedProtocol(respace(pilots[1], K, s))
+    best = tuning.best
+    integrator.setAnnealedProtocol(respace(pilots[1], best.numStages, best.stepsPerStage))
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from scipy.optimize import least_squares
 from scipy.special import erfc, erfcinv
 from tqdm import trange
 
-from .alchemy import copyProtocol
+from .alchemy import copyProtocol, parametersOf
 from .analysis import Estimate
 
 STAGES, STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), (1, 2, 5, 10, 20, 50, 100)
@@ -140,20 +141,11 @@ def runPilot(simulation: Any, protocol: Any, jumps: int = 100, interval: int = 1
     if jumps < 2:
         raise ValueError(f"runPilot: jumps is {jumps}, but must be at least 2")
     integrator = simulation.integrator
-    before = integrator.getAnnealedProtocol(), integrator.getJumpInterval(), integrator.getRecordTrials()
     first = len(integrator.getAnnealedRecords())
-    integrator.setAnnealedProtocol(protocol)
-    integrator.setJumpInterval(0)
-    integrator.setRecordTrials(True)
     title = f"{protocol.getNumStages()} stages of {protocol.getStepsPerStage()} steps"
-    try:
+    with _settings(integrator, protocol, recordTrials=True):
         _, seconds = _jump(simulation, jumps, interval, title, progress)
-        records = integrator.getAnnealedRecords()[first:]
-    finally:
-        integrator.setAnnealedProtocol(before[0])
-        integrator.setJumpInterval(before[1])
-        integrator.setRecordTrials(before[2])
-    return summarizePilot(protocol, records, seconds)
+    return summarizePilot(protocol, integrator.getAnnealedRecords()[first:], seconds)
 
 
 @dataclass
@@ -170,16 +162,24 @@ class Bare:
 
 def runBare(simulation: Any, jumps: int = 100, interval: int = 100, progress: bool = True) -> Bare:
     """Jumps without a protocol in a running simulation, to compare with. Parameters as in runPilot()."""
-    integrator = simulation.integrator
-    before = integrator.getAnnealedProtocol(), integrator.getJumpInterval()
-    integrator.setAnnealedProtocol(None)
-    integrator.setJumpInterval(0)
-    try:
+    with _settings(simulation.integrator, None, simulation.integrator.getRecordTrials()):
         accepted, seconds = _jump(simulation, jumps, interval, "bare jumps", progress)
+    return Bare(_mean(np.array(accepted) > 0), seconds)
+
+
+@contextmanager
+def _settings(integrator: Any, protocol: Any, recordTrials: bool) -> Iterator[None]:
+    """A protocol, jumps only when called for, and whether trials are recorded; what was set before comes back at the end."""
+    before = integrator.getAnnealedProtocol(), integrator.getJumpInterval(), integrator.getRecordTrials()
+    try:
+        integrator.setAnnealedProtocol(protocol)
+        integrator.setJumpInterval(0)
+        integrator.setRecordTrials(recordTrials)
+        yield
     finally:
         integrator.setAnnealedProtocol(before[0])
         integrator.setJumpInterval(before[1])
-    return Bare(_mean(np.array(accepted) > 0), seconds)
+        integrator.setRecordTrials(before[2])
 
 
 def _jump(simulation: Any, jumps: int, interval: int, title: str, progress: bool) -> tuple[list[int], float]:
@@ -268,9 +268,8 @@ def respace(pilot: Pilot, numStages: int, stepsPerStage: int | None = None) -> A
     at = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1e-6 * lengths.max() + 1e-300))])
     at /= at[-1]
     new = np.linspace(0, 1, numStages + 1)
-    protocol = copyProtocol(pilot.protocol, {
-        pilot.protocol.getParameterName(i): np.interp(new, at, pilot.protocol.getParameterValues(i)).tolist()
-        for i in range(pilot.protocol.getNumParameters())})
+    protocol = copyProtocol(pilot.protocol, {name: np.interp(new, at, values).tolist()
+                                             for name, values in parametersOf(pilot.protocol).items()})
     if stepsPerStage is not None:
         protocol.setStepsPerStage(stepsPerStage)
     return protocol
