@@ -156,14 +156,14 @@ def freeEnergyProfile(angles: Any, logWeights: Any = None, bins: int = 72,
 
 
 def thin(series: np.ndarray) -> np.ndarray:
-    """Every g-th value of a series, g its statistical inefficiency; -inf counts as the lowest finite value."""
+    """One value of each g of a series, g its statistical inefficiency; infinite ones count as the nearest finite value."""
     from . import statisticalInefficiency
 
     finite = series[np.isfinite(series)]
     if len(series) < 4 or len(finite) == 0 or np.ptp(finite) == 0:
         return series
-    clipped = np.where(np.isfinite(series), series, finite.min())
-    return series[::int(np.ceil(statisticalInefficiency(clipped.tolist())))]
+    clipped = np.clip(series, finite.min(), finite.max())
+    return series[np.arange(0, len(series), statisticalInefficiency(clipped.tolist())).astype(int)]
 
 
 def importPymbar() -> Any:
