@@ -22,6 +22,7 @@ from . import testsystems
 from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
 from .alchemy import alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem
 from .analysis import State
+from .bridge import SystemBridge, freeEnergyBetweenSystems
 from .data import TrainingData, temperedData
 from .generator import BoltzmannGenerator
 from .reporters import JumpReporter
