@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class Estimate:
 
     value: float
     standardError: float
+
+    def asDict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} +- {self.standardError:.2g}"

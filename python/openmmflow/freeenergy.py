@@ -12,7 +12,7 @@ basins, and looks as good as one of everything: each end state has to be sampled
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class BarEstimate(Estimate):
         return f"no objection: overlap {self.overlap:.2f}, convergence {self.convergence:.2f}{remarks}"
 
     def asDict(self) -> dict[str, Any]:
-        return asdict(self) | {"verdict": self.verdict()}
+        return super().asDict() | {"verdict": self.verdict()}
 
 
 def barEstimate(forwardWorks: Any, reverseWorks: Any) -> BarEstimate:
