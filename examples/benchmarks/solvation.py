@@ -5,8 +5,8 @@
 
 Ladder: stages between the two, u = u_vacuum + lambda (u_water - u_vacuum), at 300 K, and above the vacuum stage four hotter ones
 in vacuum, all in replica exchange; MBAR of the stages at 300 K. Uses no flow.
-Map: frames of either end, each by parallel tempering of five temperatures; a map trained both ways on the first half of the
-frames at 300 K, BAR of its works for the second (freeEnergyBetweenSystems). Plain BAR, without the map, of the same half.
+Map: frames of either end, each by parallel tempering of five temperatures; for each half of those at 300 K a map trained both ways
+on the other half, and BAR of all works, as freeEnergyBetweenSystems does. Plain BAR: of the same frames, without a map.
 
 Errors are those of blocks in time (jackknife), for all methods alike. Energy evaluations are counted in two ways: all of them, steps
 of dynamics at both ends and at hotter replicas included; and those beyond the sampling of the two ends at 300 K and their
@@ -38,6 +38,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=8000, help="of each replica of the ladder and of the ends, each 0.1 ps")
     parser.add_argument("--iterations", type=int, default=500, help="of training")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
@@ -142,25 +144,27 @@ def jackknife(estimate, frames):
 def runMap(options):
     data = [sampleEnd(strength, options) for strength in (0.0, 1.0)]
     frames = [part.atTemperature() for part in data]
-    half = options.frames // 2
     (vacuum, molecule), (water, _) = makeSystem(0.0), makeSystem(1.0)
     for name, x in zip(("vacuum", "water"), frames):
         print(f"P(phi > 0) in {name}: {np.mean(torsion(x, molecule.getTorsion('phi')) > 0):.3f}", flush=True)
-    bridge = SystemBridge(vacuum, water, molecule.getPositions(), TEMPERATURE, tuple(frames), layers=options.layers,
-                          hiddenSizes=[options.hidden] * 2, seed=options.seed + 1, platform="Reference", numContexts=1)
-    late = [x[half:] for x in frames]
-    plain = judge(bridge.works(*late))
-    start = bridge.getEvaluations()
-    history = bridge.fit(*(x[:half] for x in frames), iterations=options.iterations, learningRate=1e-3, seed=options.seed + 2)
-    trained = judge(bridge.works(*late))
-    sampling = sum(part.steps for part in data)
-    spent = int(np.sum(np.subtract(bridge.getEvaluations(), start)))
-    works = 2 * sum(map(len, late))
-    # Plain BAR might have used all frames: its error is taken to fall accordingly.
-    return {"plain BAR": plain | {"error": plain["error"] / np.sqrt(2), "evaluations": sampling + 2 * works, "evaluations beyond the ends": 2 * works},
-            "map": trained | {"evaluations": sampling + spent, "evaluations beyond the ends": spent,
-                              "dissipation of training and validation": [history.losses["work both ways"][-1], history.validation[-1]],
-                              "CPU minutes": history.cpuMinutes, "CPU minutes of the frames": sum(part.cpuMinutes for part in data)}}
+    halves = np.array_split(np.arange(options.frames), 2)
+    plain, mapped, spent, histories = [], [], 0, []
+    for number, (held, others) in enumerate((halves, halves[::-1])):
+        bridge = SystemBridge(vacuum, water, molecule.getPositions(), TEMPERATURE, tuple(frames), layers=options.layers,
+                              hiddenSizes=[options.hidden] * 2, seed=options.seed + 2 * number, platform="Reference", numContexts=1)
+        plain.append(bridge.works(*(x[held] for x in frames)))
+        start = bridge.getEvaluations()
+        histories.append(bridge.fit(*(x[others] for x in frames), iterations=options.iterations, learningRate=options.learning_rate,
+                                    batchSize=options.batch_size, seed=options.seed + 2 * number + 1))
+        mapped.append(bridge.works(*(x[held] for x in frames)))
+        spent += int(np.sum(np.subtract(bridge.getEvaluations(), start)))
+    sampling, works = sum(part.steps for part in data), 4 * options.frames
+    return {"plain BAR": judge(plain) | {"evaluations": sampling + works, "evaluations beyond the ends": works},
+            "map": judge(mapped) | {
+                "evaluations": sampling + spent, "evaluations beyond the ends": spent,
+                "works both ways, in training and of frames held out": [
+                    (float(np.mean(h.losses["work both ways"][-20:])), h.validation[-1]) for h in histories],
+                "CPU minutes": sum(h.cpuMinutes for h in histories), "CPU minutes of the frames": sum(part.cpuMinutes for part in data)}}
 
 
 def sampleEnd(strength, options):
@@ -175,8 +179,8 @@ def sampleEnd(strength, options):
 
 
 def judge(works):
-    """BAR, with the error of blocks in time."""
-    forward, reverse = works
+    """BAR, with the error of blocks in time. works: of each part, forth and back"""
+    forward, reverse = (np.concatenate(side) for side in zip(*works))
     whole = barEstimate(forward, reverse)
     error = jackknife(lambda kept: barEstimate(forward[kept], reverse[kept]).value, min(len(forward), len(reverse)))
     return {"value": whole.value, "error": error, "error if works were independent": whole.standardError, "overlap": whole.overlap,

@@ -62,13 +62,13 @@ class SystemFreeEnergy(BarEstimate):
     ----------
     stages : of the works; 1 where they are those of the map alone
     evaluationsA, evaluationsB : of each System's energy by training and works; the frames are not among them
-    training : None where there was none
+    training : of each map
     """
 
     stages: int
     evaluationsA: int
     evaluationsB: int
-    training: TrainingHistory | None = field(repr=False)
+    training: list[TrainingHistory] = field(default_factory=list, repr=False)
 
     def asDict(self) -> dict[str, Any]:
         return {name: value for name, value in super().asDict().items() if name != "training"}
@@ -201,7 +201,7 @@ class SystemBridge:
         stages, moves : see works()
         """
         works = [thin(series) for series in self.works(framesA, framesB, stages=stages, seed=seed, **moves)]
-        return SystemFreeEnergy(**vars(barEstimate(*works)), stages=stages, training=None,
+        return SystemFreeEnergy(**vars(barEstimate(*works)), stages=stages,
                                 **dict(zip(("evaluationsA", "evaluationsB"), self.getEvaluations())))
 
     def _estimateScaling(self, frames: tuple[Any, Any]) -> Any:
@@ -231,13 +231,15 @@ def _makeMap(size: int, circular: list[int], layers: int, bins: int, bound: floa
 
 
 def freeEnergyBetweenSystems(systemA: mm.System, systemB: mm.System, framesA: Any, framesB: Any, temperature: Any, *,
-                             positions: Any = None, atoms: Sequence[int] | None = None, iterations: int = 1000, stages: int = 1,
-                             batchSize: int = 256, learningRate: float = 5e-4, trainingFraction: float = 0.5, seed: int = 0,
-                             progress: bool = True, **flow: Any) -> SystemFreeEnergy:
+                             positions: Any = None, atoms: Sequence[int] | None = None, iterations: int = 1000, folds: int = 2,
+                             stages: int = 1, batchSize: int = 256, learningRate: float = 1e-3, seed: int = 0, progress: bool = True,
+                             **flow: Any) -> SystemFreeEnergy:
     """F_B - F_A in kT of two Systems over the same atoms, from frames of both: solvation, mutation of parameters, another model.
 
-    A map from A to B is trained both ways on the first part of the frames; BAR of its works for the others is the result. See
-    SystemBridge for the formulas and sources. Configurations that neither set of frames has are not noticed.
+    The frames are cut into parts in time. For each part a map from A to B is trained both ways on the other parts, and gives the works
+    of this one, so that no frame's work comes from a map that has seen it. BAR of all works is the result: each map's works obey
+    Crooks' relation with the same free energy. See SystemBridge for the formulas and sources. Configurations that neither set of
+    frames has are not noticed.
 
     Parameters
     ----------
@@ -245,23 +247,28 @@ def freeEnergyBetweenSystems(systemA: mm.System, systemB: mm.System, framesA: An
     framesA, framesB : nm [frames, atoms, 3], of equal weight, in time order; or TrainingData, of which those at the temperature
     temperature : K
     positions : nm, of all particles; the first frame of A by default, where atoms are all
-    iterations : of training; 0 for the map that changes nothing, and plain BAR of all frames
+    iterations : of each training; 0 for the map that changes nothing: plain BAR
+    folds : parts of the frames, and maps
     stages : of annealing between the image of A and B, for where the map alone has too little overlap
     batchSize, learningRate : of the training
-    trainingFraction : the part of the frames to train on
     flow : layers, bins, bound, hiddenSizes, extraBonds, platform, numContexts: see SystemBridge
     """
+    if folds < 2 and iterations:
+        raise ValueError(f"freeEnergyBetweenSystems: folds is {folds}, but must be at least 2")
     frames = [part.atTemperature() if isinstance(part, TrainingData) else np.asarray(part, dtype=float) for part in (framesA, framesB)]
     if positions is None:
         if atoms is not None:
             raise ValueError("freeEnergyBetweenSystems: give positions of all particles where atoms are some")
         positions = frames[0][0]
-    bridge = SystemBridge(systemA, systemB, positions, temperature, tuple(frames), atoms, seed=seed, **flow)
-    training, cut = None, [0, 0]
-    if iterations:
-        cut = [int(trainingFraction * len(part)) for part in frames]
-        training = bridge.fit(*(part[:end] for part, end in zip(frames, cut)), iterations=iterations, batchSize=batchSize,
-                              learningRate=learningRate, seed=seed, progress=progress)
-    result = bridge.freeEnergy(*(part[end:] for part, end in zip(frames, cut)), stages=stages, seed=seed)
-    result.training = training
-    return result
+    parts = [np.array_split(np.arange(len(x)), folds if iterations else 1) for x in frames]
+    works, histories, evaluations = [], [], np.zeros(2, dtype=int)
+    for fold, held in enumerate(zip(*parts)):
+        bridge = SystemBridge(systemA, systemB, positions, temperature, tuple(frames), atoms, seed=seed and seed + fold, **flow)
+        if iterations:
+            histories.append(bridge.fit(*(np.delete(x, rows, axis=0) for x, rows in zip(frames, held)), iterations=iterations,
+                                        batchSize=batchSize, learningRate=learningRate, seed=seed and seed + fold, progress=progress))
+        works.append(bridge.works(*(x[rows] for x, rows in zip(frames, held)), stages=stages, seed=seed))
+        evaluations += bridge.getEvaluations()
+    pooled = (np.concatenate([thin(series) for series in side]) for side in zip(*works))
+    return SystemFreeEnergy(**vars(barEstimate(*pooled)), stages=stages, evaluationsA=int(evaluations[0]),
+                            evaluationsB=int(evaluations[1]), training=histories)

@@ -469,8 +469,10 @@ def betweenSystems(options: argparse.Namespace) -> None:
         layers=options.layers, bins=options.bins, hiddenSizes=options.hidden, extraBonds=bonds, seed=options.seed,
         platform=options.platform, progress=not options.quiet)
     summary = {f"F({options.systems[1]}) - F({options.systems[0]}) in kT by BAR": result.asDict()} | summary
-    figures = {"Training": drawLosses(result.training, out / "loss.png")}
-    summary["training"] = {"works both ways": result.training.validation[-1], "CPU minutes": result.training.cpuMinutes}
+    figures = {f"Training of map {number}": drawLosses(history, out / f"loss{number}.png")
+               for number, history in enumerate(result.training, start=1)}
+    summary["training"] = {"works both ways": [history.validation[-1] for history in result.training],
+                           "CPU minutes": sum(history.cpuMinutes for history in result.training)}
     drawFrames(options, molecules[0], atoms, out, {name: (x, None) for name, x in zip(options.systems, frames)}, "free-energy", figures)
     finish(out, "free-energy", "Free energy difference of two Systems", summary, figures)
 

@@ -284,7 +284,7 @@ def testFreeEnergyBetweenTwoSolventsOnFramesThatAreMade(tmp_path, capsys):
     result = summary["F(implicit) - F(vacuum) in kT by BAR"]
     assert -40 < result["value"] < -10 and result["stages"] == 1 and "few samples" in result["verdict"]
     assert summary["frames of B"]["frames"] == 120 and summary["frames of B"]["energy evaluations"] == 2 * 132 * 20
-    assert summary["training"]["CPU minutes"] > 0 and (tmp_path / "loss.png").exists()
+    assert summary["training"]["CPU minutes"] > 0 and (tmp_path / "loss2.png").exists()
     capsys.readouterr()
     expectError(capsys, arguments, "free-energy.json exists: give --resume, --overwrite or another --output")
     assert main([*arguments, "--resume", "--work-stages", "2"]) == 0
