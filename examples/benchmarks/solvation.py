@@ -28,7 +28,8 @@ from openmmflow.data import R, TrainingData, geometricTemperatures
 from openmmflow.freeenergy import barEstimate, mbarFreeEnergies
 from tqdm import trange
 
-TEMPERATURE, TIMESTEP, STEPS = 300.0, 0.001, 100  # K, ps, steps between frames
+TEMPERATURE, TIMESTEP = 300.0, 0.001  # K, ps
+STEPS, STEPS_OF_ENDS = 100, 20  # between frames; a map learns bonds and angles from many
 HOT = geometricTemperatures(TEMPERATURE, 1000, 5)[:0:-1]
 LAMBDAS = [0.0, 0.25, 0.5, 0.75, 1.0]
 BLOCKS = 10
@@ -36,7 +37,8 @@ BLOCKS = 10
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=8000, help="of each replica of the ladder and of the ends, each 0.1 ps")
+    parser.add_argument("--frames", type=int, default=8000, help="of each replica of the ladder, 0.1 ps between")
+    parser.add_argument("--end-frames", type=int, default=24000, help="of each replica of the ends, 0.02 ps between")
     parser.add_argument("--iterations", type=int, default=500, help="of training")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -147,7 +149,7 @@ def runMap(options):
     (vacuum, molecule), (water, _) = makeSystem(0.0), makeSystem(1.0)
     for name, x in zip(("vacuum", "water"), frames):
         print(f"P(phi > 0) in {name}: {np.mean(torsion(x, molecule.getTorsion('phi')) > 0):.3f}", flush=True)
-    halves = np.array_split(np.arange(options.frames), 2)
+    halves = np.array_split(np.arange(options.end_frames), 2)
     plain, mapped, spent, histories = [], [], 0, []
     for number, (held, others) in enumerate((halves, halves[::-1])):
         bridge = SystemBridge(vacuum, water, molecule.getPositions(), TEMPERATURE, tuple(frames), layers=options.layers,
@@ -158,7 +160,7 @@ def runMap(options):
                                     batchSize=options.batch_size, seed=options.seed + 2 * number + 1))
         mapped.append(bridge.works(*(x[held] for x in frames)))
         spent += int(np.sum(np.subtract(bridge.getEvaluations(), start)))
-    sampling, works = sum(part.steps for part in data), 4 * options.frames
+    sampling, works = sum(part.steps for part in data), 4 * options.end_frames
     return {"plain BAR": judge(plain) | {"evaluations": sampling + works, "evaluations beyond the ends": works},
             "map": judge(mapped) | {
                 "evaluations": sampling + spent, "evaluations beyond the ends": spent,
@@ -172,8 +174,8 @@ def sampleEnd(strength, options):
     if file.exists():
         return TrainingData.load(file)
     system, molecule = makeSystem(strength)
-    data = temperedData(system, molecule.getPositions(), [TEMPERATURE, *HOT[::-1]], framesPerTemperature=options.frames, stepsPerFrame=STEPS,
-                        stepSize=TIMESTEP, seed=options.seed + 4, processes=1, platform="Reference")
+    data = temperedData(system, molecule.getPositions(), [TEMPERATURE, *HOT[::-1]], framesPerTemperature=options.end_frames,
+                        stepsPerFrame=STEPS_OF_ENDS, stepSize=TIMESTEP, seed=options.seed + 4, processes=1, platform="Reference")
     data.save(file)
     return data
 

@@ -435,7 +435,10 @@ class BoltzmannGenerator:
 
     def freeEnergy(self, stateA: State, stateB: State, frames: Any, numSamples: int = 100_000, *,
                    evaluation: Evaluation | None = None, seed: int = 0, progress: bool = True) -> FreeEnergyDifference:
-        """F_B - F_A in kT, by BAR from the latent state to each state.
+        """F_B - F_A in kT, by BAR from the latent state to each state: see freeEnergyDifference() for the works.
+
+        Blind to parts of a state that neither the flow nor the frames reach. The frames have to be right within each
+        state, not between them.
 
         Parameters
         ----------
