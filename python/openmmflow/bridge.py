@@ -34,8 +34,8 @@ def freeEnergyThroughLatent(generatorA: BoltzmannGenerator, framesA: Any, genera
         raise ValueError("freeEnergyThroughLatent: the generators must be of the same atoms, at the same temperature")
     _requireComparable(generatorA.system, generatorB.system)
     seeds = np.random.default_rng(seed or None).integers(1, 2**31, size=2).tolist()
-    return differenceOfLegs(*(generator.absoluteFreeEnergy(frames, numSamples, seed=number, progress=progress)
-                         for generator, frames, number in ((generatorA, framesA, seeds[0]), (generatorB, framesB, seeds[1]))))
+    return differenceOfLegs(generatorA.absoluteFreeEnergy(framesA, numSamples, seed=seeds[0], progress=progress),
+                            generatorB.absoluteFreeEnergy(framesB, numSamples, seed=seeds[1], progress=progress))
 
 
 def _requireComparable(systemA: mm.System, systemB: mm.System) -> None:
@@ -98,8 +98,8 @@ class SystemBridge:
         Parameters
         ----------
         systemA, systemB : over the same particles, with the same constraints; the chart is that of A's bonds
-        positions : nm, of all particles: settle chirality, and where all other atoms stay; then the free energies are those with
-            the others there
+        positions : nm, of all particles: settle chirality, and where all other atoms and the chart's frame stay, if there are
+            others; then the free energies are those with these in place
         temperature : K, of both
         frames : of A and of B, nm [frames, atoms, 3]: settle mean and width of the coordinates
         atoms : the particles to map, connected by bonds; all that are not virtual sites by default
@@ -137,7 +137,7 @@ class SystemBridge:
                              "the positions show?")
         return inverted.value[inside]
 
-    def fit(self, framesA: Any, framesB: Any, *, iterations: int = 1000, batchSize: int = 256, learningRate: float = 5e-4,
+    def fit(self, framesA: Any, framesB: Any, *, iterations: int = 1000, batchSize: int = 256, learningRate: float = 1e-3,
             validationFraction: float = 0.1, gradientClip: float = 20.0, numThreads: int = 1, seed: int = 0,
             file: str | Path | None = None, progress: bool = True) -> TrainingHistory:
         """Train the map to dissipate little both ways: see WorkLoss, whose value is in kT and 0 for a perfect map.
@@ -174,7 +174,7 @@ class SystemBridge:
         paths = [api.PotentialPath(*ends) for ends in ((image, self.potentialB), (self.potentialB, image))]
         zA, zB = self.toCoordinates(framesA), self.toCoordinates(framesB)
         starts = [torch.cat([self.flow.getTransform().forward(part).value for part in zA.split(2048)]), zB]
-        sizes = [stepSize] * stages if stages == 1 else self._adapt(paths[0], starts[0], lambdas, stepSize, numSteps, random)
+        sizes = [stepSize] if stages == 1 else self._adapt(paths[0], starts[0], lambdas, stepSize, numSteps, random)
         works = []
         for path, start, ofStages in zip(paths, starts, (sizes, sizes[:1] + sizes[:0:-1])):
             kernel = _makeKernel(stepSize, numSteps, 0.0)
