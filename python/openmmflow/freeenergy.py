@@ -64,17 +64,25 @@ class BarEstimate(Estimate):
             problems.append(f"the rare works that count were hardly seen (convergence {self.convergence:.2f}, should be near 0)")
         if (fewest := min(self.numForward, self.numReverse)) < FEWEST_WORKS:
             problems.append(f"few samples ({fewest} independent works on one side, should be {FEWEST_WORKS} or more)")
+        difference, error = self._compareSides()
+        if difference < -4 * error:
+            problems.append(f"the one-sided estimates contradict each other (the one from A is {-difference:.2g} kT below the one from B, "
+                            f"{-difference / error:.0f} standard errors): samples of one side are not from its ensemble, or the flow was "
+                            "trained on them")
         return problems
 
     def getRemarks(self) -> list[str]:
         """What is worth knowing beside."""
-        remarks = []
-        difference = self.forward.value - self.reverse.value
-        error = float(np.hypot(self.forward.standardError, self.reverse.standardError))
-        if abs(difference) > 4 * error:
-            remarks.append(f"the one-sided estimates differ by {difference:.2g} kT, {abs(difference) / max(error, 1e-12):.0f} standard "
-                           "errors: one state's samples do not reach all of the other")
-        return remarks
+        difference, error = self._compareSides()
+        if difference > 4 * error:
+            return [f"the one-sided estimates differ by {difference:.2g} kT, {difference / error:.0f} standard errors: one "
+                    "state's samples do not reach all of the other"]
+        return []
+
+    def _compareSides(self) -> tuple[float, float]:
+        """forward - reverse, and its error. What a side's samples miss can only make it positive."""
+        return (self.forward.value - self.reverse.value,
+                float(np.hypot(self.forward.standardError, self.reverse.standardError)) + 1e-9)
 
     def verdict(self) -> str:
         """In words, whether to believe the number."""

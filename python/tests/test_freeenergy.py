@@ -124,6 +124,9 @@ def testPoorOverlapIsToldAndNoOverlapIsAnError():
     unseen = barEstimate(np.full(100, 3.0), np.full(100, 3.0))  # all works exceed the estimate, 0, by 3 kT
     assert "the rare works that count were hardly seen" in unseen.verdict()
     assert not barEstimate(far(1, 1000), far(1, 1000)).getProblems()
+    # As of frames that a flow was trained on: log w of them is too small by 0.5.
+    trained = barEstimate(far(1, 1000), far(1, 1000) - 0.5)
+    assert "contradict each other (the one from A is" in trained.verdict() and trained.covered.value > 1.2
     for works in ((far(1, 20) + 400, far(1, 20) + 400), (np.full(5, np.inf), far(1, 20))):
         with pytest.raises(mm.OpenMMException, match="no overlap"):
             barEstimate(*works)
