@@ -39,11 +39,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=8000, help="of each replica of the ladder, 0.1 ps between")
     parser.add_argument("--end-frames", type=int, default=24000, help="of each replica of the ends, 0.02 ps between")
-    parser.add_argument("--iterations", type=int, default=500, help="of training")
+    parser.add_argument("--iterations", type=int, default=400, help="of training")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--bins", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("solvation"))
     options = parser.parse_args()
@@ -153,7 +154,7 @@ def runMap(options):
     plain, mapped, spent, histories = [], [], 0, []
     for number, (held, others) in enumerate((halves, halves[::-1])):
         bridge = SystemBridge(vacuum, water, molecule.getPositions(), TEMPERATURE, tuple(frames), layers=options.layers,
-                              hiddenSizes=[options.hidden] * 2, seed=options.seed + 2 * number, platform="Reference", numContexts=1)
+                              bins=options.bins, hiddenSizes=[options.hidden] * 2, seed=options.seed + 2 * number, platform="Reference", numContexts=1)
         plain.append(bridge.works(*(x[held] for x in frames)))
         start = bridge.getEvaluations()
         histories.append(bridge.fit(*(x[others] for x in frames), iterations=options.iterations, learningRate=options.learning_rate,

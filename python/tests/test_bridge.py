@@ -9,6 +9,7 @@ import torch
 from openmmflow import BoltzmannGenerator
 from openmmflow.bridge import SystemBridge, freeEnergyBetweenSystems, freeEnergyThroughLatent
 from openmmflow.data import R, TrainingData
+from openmmflow.freeenergy import barEstimate
 
 from test_freeenergy import SEEDS, expectCalibrated
 
@@ -93,10 +94,11 @@ def testWorksOfTheUntrainedMapAreEnergyDifferences(bridge, chart):
     assert np.subtract(bridge.getEvaluations(), before).tolist() == [11, 11]
 
 
-@pytest.mark.slow
-def testPlainWorksAreCalibrated(bridge, chart):
+@pytest.mark.parametrize("stages", [1, pytest.param(3, marks=pytest.mark.slow)])
+def testWorksAreCalibrated(bridge, chart, stages):
     random = np.random.default_rng(5)
-    expectCalibrated([bridge.freeEnergy(A.sample(200, random, chart), B.sample(150, random, chart)) for _ in range(SEEDS)], EXACT)
+    works = bridge.works(A.sample(SEEDS * 80, random, chart), B.sample(SEEDS * 60, random, chart), stages=stages, seed=8, numSteps=3)
+    expectCalibrated([barEstimate(*pair) for pair in zip(*(side.reshape(SEEDS, -1) for side in works))], EXACT)
 
 
 def testAnnealedWorksAreRightAndOverlapMore(bridge, chart):
@@ -108,13 +110,6 @@ def testAnnealedWorksAreRightAndOverlapMore(bridge, chart):
         assert estimates[stages].value == pytest.approx(EXACT, abs=4 * estimates[stages].standardError)
     assert estimates[5].overlap > 1.1 * estimates[1].overlap and estimates[5].standardError < 0.85 * estimates[1].standardError
     assert estimates[5].stages == 5 and estimates[5].evaluationsB > estimates[1].evaluationsB
-
-
-@pytest.mark.slow
-def testAnnealedWorksAreCalibrated(bridge, chart):
-    random = np.random.default_rng(8)
-    expectCalibrated([bridge.freeEnergy(A.sample(100, random, chart), B.sample(80, random, chart), stages=3, seed=1 + seed, numSteps=3)
-                      for seed in range(SEEDS)], EXACT)
 
 
 def testATrainedMapHasNarrowerWorks(chart):
