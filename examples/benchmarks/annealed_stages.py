@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What annealed stages make of a bad flow: acceptance of jumps of alanine dipeptide, and accepted jumps per CPU second.
 
-    python annealed_stages.py                # a flow trained for another temperature, 1.5 times too high
+    python annealed_stages.py                             # a flow trained for another temperature, 1.5 times too high
     python annealed_stages.py --train-temperature 1000    # 3.3 times too high
+    python annealed_stages.py --protocol density          # by way of the flow's own density
 
-Each jump goes from the molecule's energy to -kT log q and back (annealedSystem, metropolised stages), with the flow's jump in
-the middle. Beside it: the same flow's bare jumps in the same simulation, and what openmmflow.tuning predicts from the first,
-third and last protocol. All on the Reference platform, in one thread.
+Each jump scales the molecule's energy until it is that of the flow's temperature (heatingProtocol), or turns it into -kT log q
+(annealedProtocol), and back, with the flow's jump in the middle. Beside it: the same flow's bare jumps in the same simulation,
+one and several trials at a time, and what openmmflow.tuning predicts from the first, third and last protocol. All on the Reference
+platform, in one thread.
 """
 import argparse
 import json
@@ -16,7 +18,7 @@ import openmm as mm
 import torch
 from openmm import app
 from openmmflow import BoltzmannGenerator, StageDynamics, temperedData, tuning
-from openmmflow.alchemy import annealedProtocol, annealedSystem
+from openmmflow.alchemy import annealedProtocol, annealedSystem, heatingProtocol
 from openmmflow.data import geometricTemperatures
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -29,6 +31,8 @@ def main():
     parser.add_argument("--stages", type=int, nargs="+", default=[2, 4, 8, 16, 32])
     parser.add_argument("--steps", type=int, default=10, help="at each stage")
     parser.add_argument("--timestep", type=float, default=0.0005, help="ps, of the stages")
+    parser.add_argument("--protocol", choices=["heating", "density"], default="heating")
+    parser.add_argument("--dynamics", choices=[kind.name for kind in StageDynamics], default="Metropolised")
     parser.add_argument("--jumps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("annealed_stages.json"))
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from . import openmmflow as api
 from . import _build, plots
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
-                      protocolAsDict, protocolFromDict)
+                      heatingProtocol, protocolAsDict, protocolFromDict)
 from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
@@ -310,6 +310,7 @@ def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint
 
 STAGED_SYSTEMS: dict[str, Callable[[mm.System, BoltzmannGenerator], mm.System]] = {
     "density": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
+    "heating": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
     "alchemical": lambda system, generator: alchemicalSystem(system, generator.atoms)}
 
 
@@ -338,12 +339,11 @@ def tune(options: argparse.Namespace) -> None:
     simulation = makeSimulation(options, molecule, integrator)
     startDynamics(options, simulation)
     simulation.step(10 * options.pilot_interval)
-    settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
     bare = tuning.runBare(simulation, options.pilot_jumps, options.pilot_interval, not options.quiet)
     pilots: dict[str, tuning.Pilot] = {}
     details: dict[str, Any] = {"bare jumps": bare.asDict(), "pilots": {}}
     for text in options.pilots:
-        protocol = makeStages(molecule.system, path, *map(int, text.split("x")), options.stage_timestep or timestep, settings)
+        protocol = makeStages(options, molecule.system, path, *map(int, text.split("x")), timestep)
         pilots[text] = tuning.runPilot(simulation, protocol, options.pilot_jumps, options.pilot_interval, not options.quiet)
         details["pilots"][text] = pilots[text].asDict()
         writeJson(out / "tune.json", details)  # they stay whatever comes of the others
@@ -363,13 +363,19 @@ def tune(options: argparse.Namespace) -> None:
     finish(out, "tune", "Length of annealed jumps", summary, {"Acceptance and accepted jumps per second": "tune.png"}, details)
 
 
-def makeStages(system: mm.System, path: str, stages: int, steps: int, timestep: float, settings: dict[str, Any]) -> Any:
+def makeStages(options: argparse.Namespace, system: mm.System, path: str, stages: int, steps: int, timestep: float) -> Any:
     """A protocol of equal steps; the stages of the alchemical path are shared between electrostatics and sterics."""
+    settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
+    timestep = options.stage_timestep or timestep
     if path == "density":
         return annealedProtocol(stages, steps, timestep, **settings)
-    hasSterics = any(force.getName() == STERIC_FORCE for force in system.getForces())
-    first = max(1, stages // 2) if hasSterics else stages
-    return alchemicalProtocol(first, max(1, stages - first) if hasSterics else 0, steps, timestep, **settings)
+    if path == "heating":
+        return heatingProtocol(stages, steps, timestep, options.heating_factor, **settings)
+    fade = options.last_sterics < 1 and any(force.getName() == STERIC_FORCE for force in system.getForces())
+    first = max(1, stages // 2) if fade else stages
+    return alchemicalProtocol(first, max(1, stages - first) if fade else 0, steps, timestep,
+                              lastElectrostatics=options.last_electrostatics, lastSterics=options.last_sterics if fade else 0.0,
+                              **settings)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -140,8 +140,12 @@ OPTIONS = (
     Option("jump-interval", natural, 100, "time steps between jumps; 0 for none", "run"),
     Option("trials-per-jump", count, 1, "proposals at each jump", "run tune"),
     Option("protocol", Path, None, "stages of annealed jumps, as `tune` writes them; bare jumps by default", "run"),
-    Option("path", oneOf("density", "alchemical"), None, "of the stages: density (towards that of the flow; default where the flow "
-           "has all atoms) or alchemical (the solute leaves its solvent; default elsewhere)", "tune"),
+    Option("path", oneOf("density", "heating", "alchemical"), None, "of the stages: density (towards that of the flow; default where "
+           "the flow has all atoms), heating (of these atoms) or alchemical (the solute leaves its solvent; default elsewhere)", "tune"),
+    Option("heating-factor", number, 1.5, "of the temperature, at the last stage of heating", "tune"),
+    Option("last-electrostatics", fraction, 0.0, "part of the solute's electrostatics with solvent that is kept at the last stage",
+           "tune"),
+    Option("last-sterics", fraction, 0.0, "part of its sterics that is kept; 1 leaves them alone", "tune"),
     Option("pilots", pilot, ["4x2", "8x2", "8x10"], "pilot runs, each STAGESxSTEPS with steps at each stage", "tune", many=True),
     Option("pilot-jumps", several, 100, "jumps of each pilot run", "tune"),
     Option("pilot-interval", count, 100, "time steps between them", "tune"),

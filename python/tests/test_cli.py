@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import argparse
+import functools
 import json
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import openmmflow as of
 import pytest
 import yaml
 from openmm import app
+from openmmflow import alchemy, cli
 from openmmflow.cli import DESCRIPTIONS, main
 from openmmflow.config import OPTIONS, RECIPES, UserError, makeParser, parse
 from openmmflow.trajectory import repairTrajectory
@@ -251,8 +254,23 @@ def testTuneProposesAProtocolThatRunTakes(output, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["jumps"]["trials"] == 5
     short.write_text("path: magic\n")
     expectError(capsys, ["run", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(tmp_path / "other"),
-                         "--protocol", str(short)], "path is 'magic', but must be density or alchemical")
+                         "--protocol", str(short)], "path is 'magic', but must be density or heating or alchemical")
     expectError(capsys, ["tune", *SMALL, "--pilots", "3"], "--pilots is '3', but must be a STAGESxSTEPS such as 8x10")
+
+
+def testStagesOfEachPath():
+    system = mm.System()
+    system.addForce(mm.CustomBondForce("r"))
+    system.getForce(0).setName(alchemy.STERIC_FORCE)
+    options = argparse.Namespace(stage_dynamics="Langevin", friction=2.0, stage_timestep=None, heating_factor=4.0,
+                                 last_electrostatics=0.0, last_sterics=0.5)
+    make = functools.partial(cli.makeStages, options, system, stages=2, steps=7, timestep=0.001)
+    assert alchemy.parametersOf(make("heating")) == {"annealedEnergy": pytest.approx([1, 0.5, 0.25])}
+    assert alchemy.parametersOf(make("density"))["annealedDensity"] == [0, 0.5, 1]
+    assert alchemy.parametersOf(make("alchemical")) == {"soluteElectrostatics": [1, 0, 0], "soluteSterics": [1, 1, 0.5]}
+    options.last_electrostatics, options.last_sterics = 0.2, 1.0
+    assert alchemy.parametersOf(make("alchemical")) == {"soluteElectrostatics": pytest.approx([1, 0.6, 0.2])}
+    assert make("heating").getStepsPerStage() == 7 and make("heating").getStageDynamics() == of.StageDynamics.Langevin
 
 
 def testEvaluateAndFreeEnergy(output, tmp_path):

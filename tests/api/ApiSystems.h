@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 // Small Systems, and flows that propose for them, for the tests of FlowForce and FlowLangevinIntegrator.
 
+#include "openmmflow/energies/systems/AnalyticSystem.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"
@@ -12,9 +13,6 @@
 #include <openmm/internal/CustomCPPForceImpl.h>
 
 namespace OpenMMFlow {
-
-/** The temperature at which kT is 1 kJ/mol. */
-constexpr double unitTemperature = 1 / 0.00831446261815324;
 
 /** System A1 of one particle, U = x^4/4 - 6x^2/2 + c x + y^2/2 + z^2/2, whose wells differ by about 5c. */
 inline std::unique_ptr<OpenMM::System> makeDoubleWell(double c) {
