@@ -191,7 +191,7 @@ TEST(SlowAnnealedJump, KeepsManyWells) {
         };
         EXPECT_LT(largestDeviation<std::vector<Vec3>>(makeWellFunctions(), samples, draw, move), 4)
             << static_cast<int>(dynamics);
-        EXPECT_GT(integrator.getJumpStatistics().getAcceptanceRate(), 0.05);
+        EXPECT_GT(integrator.getJumpStatistics().getAcceptanceRate(), 0.02);
     }
 }
 
