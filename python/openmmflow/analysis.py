@@ -51,6 +51,39 @@ def findBackboneTorsions(topology: Any) -> dict[str, list[list[int]]]:
     return found
 
 
+def bondedCoordinates(topology: Any, atoms: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Bonds, angles and proper torsions among some atoms of a Topology, each as columns of positions of these atoms, by name:
+    {"CA-C 2": (1, 4), ...}, with the number from 1 of the residue of the second atom."""
+    names = [atom.name for atom in topology.atoms()]
+    residues = [atom.residue.index + 1 for atom in topology.atoms()]
+    column = {atom: i for i, atom in enumerate(atoms)}
+    neighbours: dict[int, list[int]] = {atom: [] for atom in atoms}
+    for bond in topology.bonds():
+        i, j = bond[0].index, bond[1].index
+        if i in column and j in column:
+            neighbours[i].append(j)
+            neighbours[j].append(i)
+    paths: list[tuple[int, ...]] = [(atom,) for atom in atoms]
+    found: list[tuple[int, ...]] = []
+    for _ in range(3):
+        paths = [(*path, k) for path in paths for k in neighbours[path[-1]] if k not in path]
+        found += [path for path in paths if path[0] < path[-1]]
+    return {f"{'-'.join(names[i] for i in path)} {residues[path[1]]}": tuple(column[i] for i in path) for path in found}
+
+
+def measure(positions: Any, columns: Sequence[int]) -> np.ndarray:
+    """A bond (nm), an angle or a torsion (degrees) in each frame, by the number of columns. positions: nm [frames, atoms, 3]."""
+    x = np.asarray(positions, dtype=float)
+    if len(columns) == 4:
+        return np.degrees(torsion(x, columns))
+    i, j, *k = (x[:, a] for a in columns)
+    first = i - j
+    if not k:
+        return np.linalg.norm(first, axis=1)
+    second = k[0] - j
+    return np.degrees(np.arctan2(np.linalg.norm(np.cross(first, second), axis=1), np.sum(first * second, axis=1)))
+
+
 @dataclass(frozen=True)
 class State:
     """The configurations with a torsion inside a range.

@@ -22,9 +22,10 @@ from . import openmmflow as api
 from . import _build, plots
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
                       protocolAsDict, protocolFromDict)
-from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
+from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .config import UserError, makeParser, parse, readMapping
-from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
+from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
+from .diagnostics import Cost
 from .generator import BoltzmannGenerator, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport, writeText
@@ -35,7 +36,7 @@ DESCRIPTIONS = {
     "train": "Make training frames, train a flow of a molecule and judge it.",
     "run": "Run Langevin dynamics that jumps with a flow.",
     "tune": "Find how long annealed jumps should be, from pilot runs.",
-    "evaluate": "Judge a flow: effective sample size, acceptance, populations.",
+    "evaluate": "Judge a flow: effective sample sizes, dropped modes, what is wrong and what to try.",
     "free-energy": "Free energy difference between two regions, by BAR through a flow.",
     "info": "Show versions and platforms, and what is in a flow file.",
 }
@@ -103,7 +104,8 @@ def train(options: argparse.Namespace) -> None:
         print(f"openmm-flow: warning: the held-out loss ends {rise:.1f} above its minimum: use more frames or fewer "
               "iterations", file=sys.stderr)
     frames = None if data is None else data.atTemperature()
-    judge(options, molecule, generator, out, summary, figures, frames, "train")
+    judge(options, molecule, generator, out, summary, figures, frames, "train",
+          None if data is None else costOfFrames(data))
     finish(out, "train", "Training of a flow", summary, figures)
 
 
@@ -379,21 +381,47 @@ def evaluate(options: argparse.Namespace) -> None:
     frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
     summary: dict[str, Any] = {"flow": str(options.flow)}
     figures: dict[str, str] = {}
-    judge(options, molecule, generator, out, summary, figures, frames, "evaluate")
+    costs = findCosts(options, molecule)
+    judge(options, molecule, generator, out, summary, figures, frames, "evaluate", **costs)
     finish(out, "evaluate", "Judgement of a flow", summary, figures)
 
 
+def findCosts(options: argparse.Namespace, molecule: Molecule) -> dict[str, Cost]:
+    """What plain dynamics costs: from one of the frames to the next, and for an independent sample, where the user says."""
+    steps = {"frameCost": options.frame_steps, "dynamicsCost": options.independent_steps}
+    if any(steps.values()):
+        seconds = secondsPerStep(molecule.system, molecule.positions, choosePlatform(options, molecule))
+        return {name: Cost(count, count * seconds) for name, count in steps.items() if count}
+    if len(options.frames) == 1 and options.frames[0].suffix == ".npz":
+        return {"frameCost": costOfFrames(TrainingData.load(options.frames[0]))}
+    return {}
+
+
+def costOfFrames(data: TrainingData) -> Cost:
+    """Of each frame at the temperature itself, by the tempering that made them all."""
+    count = len(data.atTemperature())
+    return Cost(data.steps / count, 60 * data.cpuMinutes / count) if count and data.steps else Cost()
+
+
 def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator, out: Path,
-          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str) -> None:
-    """Evaluate a flow, fill in the summary and draw the figures."""
+          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str,
+          frameCost: Cost | None = None, dynamicsCost: Cost | None = None) -> None:
+    """Evaluate a flow, say what is wrong with it, fill in the summary and draw the figures."""
     states = findStates(options, molecule, generator)
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
     summary["flow samples"] = evaluation.asDict()
-    targets = None
-    if frames is not None and len(frames):
-        targets = generator.logWeights(frames[::max(1, len(frames) // 10_000)])
-    plots.logWeightHistogram(out / f"{name}-log-weights.png", evaluation.logWeights, dataLogWeights=targets)
-    figures["Log weights"] = f"{name}-log-weights.png"
+    kept = None
+    if frames is not None and len(frames) >= 25:
+        stride = max(1, len(frames) // 10_000)
+        kept = frames[::stride]
+        if frameCost is not None:
+            frameCost = frameCost * stride
+    diagnosis = generator.diagnose(evaluation, kept, coordinates=nameCoordinates(options, molecule, generator.atoms),
+                                   frameCost=frameCost, dynamicsCost=dynamicsCost)
+    summary |= diagnosis.summarize()
+    writeJson(out / f"{name}-diagnosis.json", diagnosis.asDict())
+    plots.diagnostics(out / f"{name}-diagnosis.png", diagnosis)
+    figures["Diagnosis"] = f"{name}-diagnosis.png"
     panels = {"flow": (evaluation.positions, None), "flow, reweighted": (evaluation.positions, evaluation.logWeights)}
     if frames is not None and len(frames):
         panels["target frames"] = (frames, None)
@@ -517,6 +545,15 @@ def findStates(options: argparse.Namespace, molecule: Molecule, generator: Boltz
             raise UserError(f"--region {text!r}: there is no torsion {label}: known are {known}")
         states[name] = generator.state(torsions[label], low, high)
     return states
+
+
+def nameCoordinates(options: argparse.Namespace, molecule: Molecule, atoms: list[int]) -> dict[str, tuple[int, ...]]:
+    """Bonds, angles and torsions of the atoms as columns of the frames; torsions that have a name of their own, with it."""
+    found = bondedCoordinates(molecule.topology, atoms)
+    named = {name: tuple(atoms.index(i) for i in indices) for name, indices in findTorsions(options, molecule).items()
+             if set(indices) <= set(atoms)}
+    known = {*named.values(), *(columns[::-1] for columns in named.values())}
+    return named | {name: columns for name, columns in found.items() if columns not in known}
 
 
 def drawFrames(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path,

@@ -42,8 +42,8 @@ struct FlowFreeEnergy {
 
 /**
  * @param logWeightsFlow    log w of independent samples of the flow, at least 2; -inf allowed, not for all
- * @param logWeightsTarget  log w of independent samples of the target, at least 2, finite: the flow's density is not 0
- * there
+ * @param logWeightsTarget  log w of independent samples of the target, at least 2; +inf where the flow has no density
+ * (1/w = 0, outside a chart), not for all
  */
 OPENMMFLOW_EXPORT FlowFreeEnergy flowFreeEnergy(const std::vector<double>& logWeightsFlow,
                                                 const std::vector<double>& logWeightsTarget);
