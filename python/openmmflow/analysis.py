@@ -52,10 +52,10 @@ def findBackboneTorsions(topology: Any) -> dict[str, list[list[int]]]:
 
 
 def bondedCoordinates(topology: Any, atoms: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Bonds, angles and proper torsions among some atoms of a Topology, each as columns of positions of these atoms, by name:
-    {"CA-C 2": (1, 4), ...}, with the number from 1 of the residue of the second atom."""
-    names = [atom.name for atom in topology.atoms()]
-    residues = [atom.residue.index + 1 for atom in topology.atoms()]
+    """Bonds, angles and torsions among some atoms of a Topology, each as columns of positions of these atoms, by name:
+    {"CA-C 2": (1, 4), ...}, with the number from 1 of the residue of the second atom. Of the torsions about a bond there is the one
+    between the heaviest ends."""
+    every = list(topology.atoms())
     column = {atom: i for i, atom in enumerate(atoms)}
     neighbours: dict[int, list[int]] = {atom: [] for atom in atoms}
     for bond in topology.bonds():
@@ -63,12 +63,19 @@ def bondedCoordinates(topology: Any, atoms: Sequence[int]) -> dict[str, tuple[in
         if i in column and j in column:
             neighbours[i].append(j)
             neighbours[j].append(i)
-    paths: list[tuple[int, ...]] = [(atom,) for atom in atoms]
-    found: list[tuple[int, ...]] = []
-    for _ in range(3):
-        paths = [(*path, k) for path in paths for k in neighbours[path[-1]] if k not in path]
-        found += [path for path in paths if path[0] < path[-1]]
-    return {f"{'-'.join(names[i] for i in path)} {residues[path[1]]}": tuple(column[i] for i in path) for path in found}
+
+    def number(atom: int) -> int:
+        return every[atom].element.atomic_number if every[atom].element else 0
+
+    bonds = [(i, j) for i in atoms for j in neighbours[i] if i < j]
+    angles = [(i, j, k) for j in atoms for i in neighbours[j] for k in neighbours[j] if i < k]
+    torsions = []
+    for j, k in bonds:
+        ends = [max((a for a in neighbours[b] if a not in (j, k)), key=number, default=None) for b in (j, k)]
+        if None not in ends and ends[0] != ends[1]:
+            torsions.append((ends[0], j, k, ends[1]))
+    return {f"{'-'.join(every[i].name for i in path)} {every[path[1]].residue.index + 1}": tuple(column[i] for i in path)
+            for path in (*bonds, *angles, *torsions)}
 
 
 def measure(positions: Any, columns: Sequence[int]) -> np.ndarray:

@@ -552,8 +552,8 @@ def nameCoordinates(options: argparse.Namespace, molecule: Molecule, atoms: list
     found = bondedCoordinates(molecule.topology, atoms)
     named = {name: tuple(atoms.index(i) for i in indices) for name, indices in findTorsions(options, molecule).items()
              if set(indices) <= set(atoms)}
-    known = {*named.values(), *(columns[::-1] for columns in named.values())}
-    return named | {name: columns for name, columns in found.items() if columns not in known}
+    axes = [set(columns[1:3]) for columns in named.values()]
+    return named | {name: columns for name, columns in found.items() if len(columns) < 4 or set(columns[1:3]) not in axes}
 
 
 def drawFrames(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path,

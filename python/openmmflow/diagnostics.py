@@ -35,15 +35,13 @@ RELEVANT = 0.01
 LOW_OVERLAP = 0.03
 #: Accepted part of independence jumps below which annealed stages may pay.
 LOW_ACCEPTANCE = 0.01
-#: Part of an independence chain spent at one sample: as with a dominant share, fewer than FEW_EFFECTIVE samples are left.
-STUCK = 0.1
 #: Independent frames below which data can't tell what a flow lacks: the error of a population of one half is 7 %.
 FEW_FRAMES = 50
 #: Jensen-Shannon divergence in bits; that of a Gaussian that is shifted by a third of its width.
 DEVIATING = 0.02
 #: Bins of a marginal's histogram, one for so many frames; and blocks in time of the data, which are split into halves in all ways
 #: to learn the noise.
-MOST_BINS, FEWEST_BINS, FRAMES_PER_BIN, BLOCKS = 40, 6, 50, 8
+MOST_BINS, FEWEST_BINS, FRAMES_PER_BIN, BLOCKS = 40, 6, 25, 8
 
 
 @dataclass(frozen=True)
@@ -179,6 +177,11 @@ class Diagnosis:
         return len(self.logWeights)
 
     @property
+    def effective(self) -> float:
+        """The number of effective samples, Kish's."""
+        return self.reverse * self.samples
+
+    @property
     def zeroFraction(self) -> float:
         return float(np.mean(np.isneginf(self.logWeights)))
 
@@ -221,7 +224,7 @@ class Diagnosis:
 
     def verdicts(self) -> list[Verdict]:
         """What is wrong and what to try, the gravest first; empty where nothing is."""
-        found = [*_judgeWeights(self), *_judgeChain(self), *_judgeData(self), *_judgeMarginals(self), *_judgeCost(self)]
+        found = [*_judgeWeights(self), *_judgeAcceptance(self), *_judgeData(self), *_judgeMarginals(self), *_judgeCost(self)]
         return sorted(found, key=lambda verdict: ("problem", "warning", "note").index(verdict.severity))
 
 
@@ -409,33 +412,30 @@ def _unwrap(flow: np.ndarray, data: np.ndarray, period: float) -> tuple[np.ndarr
 
 
 def _judgeWeights(d: Diagnosis) -> Iterator[Verdict]:
-    effective = d.reverse * d.samples
+    effective = d.effective
     if d.zeroFraction > MANY_ZERO:
         reason = f", {d.notNumbers:,} of them NaN" if d.notNumbers else ""
         yield Verdict("warning", f"{d.zeroFraction:.0%} of the flow's samples have no weight{reason}: clashes, or outside the chart",
                       "Train longer, or with energyWeight > 0, which teaches the flow to avoid them")
     if d.largestShare > DOMINANT_SHARE:
         yield Verdict("problem", f"one sample of {d.samples:,} carries {d.largestShare:.0%} of all weight: averages are those of "
-                      "this sample", "Draw more samples to see whether it stays so; train on data where the flow is thin")
+                      f"this sample, and an independence chain rejects {d.longestRun:,} proposals in a row", "Draw more samples to see whether it stays so; train on data where the flow is thin")
     if effective < FEW_EFFECTIVE or d.reverse < LOW_FRACTION:
         severity = "problem" if effective < FEW_EFFECTIVE else "warning"
         yield Verdict(severity, f"the weights are too wide: {effective:.0f} effective samples of {d.samples:,} "
                       f"(ESS/N {d.reverse:.2g})",
                       "Train longer, with more layers or more frames; cool from a higher temperature (anneal); "
                       "or put annealed stages between flow and target")
-    if d.tailIndex > tailIndexLimit(d.samples):
+    elif d.tailIndex > tailIndexLimit(d.samples):
         yield Verdict("warning", f"the weights have a heavy tail (k = {d.tailIndex:.2f}, limit {tailIndexLimit(d.samples):.2f}): ESS "
                       "and averages depend on samples that are not there yet",
                       "Don't trust the errors; widen the flow where it is too narrow, by maximum likelihood or refine()")
 
 
-def _judgeChain(d: Diagnosis) -> Iterator[Verdict]:
+def _judgeAcceptance(d: Diagnosis) -> Iterator[Verdict]:
     if d.acceptance.value < LOW_ACCEPTANCE:
         yield Verdict("warning", f"only {d.acceptance.value:.2%} of jumps would be accepted",
                       "Train longer, or anneal the jumps: `openmm-flow tune` finds how many stages pay")
-    if d.longestRun > STUCK * d.samples:
-        yield Verdict("warning", f"an independence chain is stuck for {d.longestRun:,} of {d.samples:,} steps: the flow hardly ever "
-                      "proposes what the target has there", "Mix jumps with local moves; train on frames of that region")
 
 
 def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
@@ -449,13 +449,14 @@ def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
                       f"independent ones, by {data.slowest}",
                       "Run longer, or by parallel tempering or jumps")
     missing = 1 - data.covered.value
-    if data.coverage < -1 and missing > RELEVANT:
+    measured = d.effective >= FEW_EFFECTIVE  # what hangs on the mean weight
+    if measured and data.coverage < -1 and missing > RELEVANT:
         yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (c = {data.covered}), whatever its ESS/N of {d.reverse:.2g}: "
                       "modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
     elif _isTooMany(data.beyond, data.independent, max(5 * d.largestShare, RELEVANT / 10)):
         yield Verdict("warning", f"{data.beyond:.1%} of the data weigh more than each of {d.samples:,} samples of the flow: it is too "
                       "thin there", "Train it by forward KL on frames of all states; add frames of the rare ones")
-    if data.coverage > 1 and -missing > RELEVANT:
+    if measured and data.tailIndex < tailIndexLimit(data.frames) and data.coverage > 1 and -missing > RELEVANT:
         yield Verdict("problem", f"data and flow do not fit: F_p is above F_q (c = {data.covered})",
                       "Look whether the data are of this System and temperature, and have all states in their proportions")
     if data.overlap < LOW_OVERLAP:
@@ -473,7 +474,7 @@ def _judgeMarginals(d: Diagnosis) -> Iterator[Verdict]:
     if deviating := [f"{m.name} ({m.divergence:.2f})" for m in d.marginals if m.divergence > max(m.noise, DEVIATING)]:
         yield Verdict("warning", f"the flow deviates from the data in {_list(deviating)}, Jensen-Shannon divergence in bits",
                       "Train longer or with more bins and layers; weights correct it at a price")
-    if disagreeing := [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]:
+    if d.effective >= FEW_EFFECTIVE and (disagreeing := [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]):
         yield Verdict("warning", f"data and reweighted samples disagree in {_list(disagreeing)}: the flow lacks a part, or the data do",
                       "See the mode-drop test; compare with data from other starts")
 

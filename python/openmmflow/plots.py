@@ -217,6 +217,7 @@ def _drawLogWeights(axis: Any, d: Diagnosis, unit: str) -> None:
     finite = {label: values[np.isfinite(values)] - middle for label, values in series.items()}
     low = min(np.quantile(values, 0.005) for values in finite.values())
     high = max(np.quantile(values, 0.999) for values in finite.values())
+    low = max(low, high - 100)  # what is below is in the first bin
     edges = np.linspace(low - 1, high + 1, 80)
     for color, (label, values) in zip(COLORS, finite.items()):
         axis.hist(np.clip(values, edges[0], edges[-1]), edges, weights=np.full(len(values), 1 / len(series[label])), color=color,
@@ -268,12 +269,12 @@ def _drawFreeEnergies(axis: Any, d: Diagnosis, unit: str) -> None:
             width = max(width, 1.1 * abs(x))
             axis.errorbar(x, number, xerr=value.standardError, fmt="o", capsize=4, color=color)
         else:  # also where it is infinite, or not a number
-            axis.text(0.02 if x < 0 else 0.98, number, "none" if np.isnan(x) else f"{x:+.1f}", color=color, va="center",
+            axis.text(0.02 if x < 0 else 0.98, number, "none" if np.isnan(x) else f"{x:+.3g}", color=color, va="center",
                       ha="left" if x < 0 else "right", transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1, linestyle=":")
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set(xlabel=f"F − $F_p$ / {unit}", xlim=(-width, width), ylim=(4.6, -0.6),
-             title=f"Mode-drop test: the flow covers {d.data.covered.value:.3f} ± {d.data.covered.standardError:.2g}\n"
+             title=f"Mode-drop test: the flow covers {d.data.covered.value:.3g} ± {d.data.covered.standardError:.2g}\n"
                    f"of the target; overlap with it {d.data.overlap:.2g}")
 
 
@@ -308,7 +309,7 @@ def _drawDivergences(axis: Any, marginals: Sequence[Marginal]) -> None:
     axis.set_yticks(rows, [m.name for m in marginals], fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel="Jensen-Shannon divergence / bit", title="Coordinates that deviate most from data")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
 
 
 def _drawMarginal(axis: Any, marginal: Marginal | None, legend: bool) -> None:

@@ -264,7 +264,7 @@ def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
     diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
     assert diagnosis["ESS/N"]["forward"] == summary["ESS/N from data"] and diagnosis["data"]["frames"] == 300
     assert {"phi", "psi", "CA-C 2", "N-CA-C 2"} <= set(diagnosis["marginals"])
-    assert len(diagnosis["marginals"]) == 21 + 36 + 41  # bonds, angles, torsions
+    assert len(diagnosis["marginals"]) == 21 + 36 + 7  # bonds, angles, torsions
     costs = diagnosis["cost of an independent sample"]
     assert costs["plain dynamics"]["energyEvaluations"] > 3 * 50 and costs["plain dynamics"]["cpuSeconds"] > 0
     assert costs["flow"]["energyEvaluations"] == pytest.approx(1 / diagnosis["ESS/N"]["reverse"])
