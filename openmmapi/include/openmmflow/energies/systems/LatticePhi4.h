@@ -61,10 +61,7 @@ public:
      * Throws otherwise.
      */
     [[nodiscard]] double getLogZ() const;
-    /**
-     * S by closed formulas on tensors, of fields on any device: a hundred times as fast as the OpenMM System behind
-     * createPotential().
-     */
+    /** S by closed formulas on tensors, of fields on any device: faster than the OpenMM System of createPotential(). */
     [[nodiscard]] std::shared_ptr<ReducedPotential> createNativePotential() const;
     /** One particle for each site, whose first coordinate is phi. */
     [[nodiscard]] std::unique_ptr<OpenMM::System> createSystem() const override;
