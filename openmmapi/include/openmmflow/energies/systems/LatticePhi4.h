@@ -46,7 +46,7 @@ public:
                                                  double lambda);
     /** @param beta, mass, omega  > 0 */
     [[nodiscard]] static LatticePhi4 ringPolymer(int numBeads, double beta, double mass, double omega);
-    [[nodiscard]] const Options& getOptions() const { return options; }
+    [[nodiscard]] Options getOptions() const { return options; }
     [[nodiscard]] int getNumSites() const;
     /** S of a field, one number for each site. */
     [[nodiscard]] double energy(const std::vector<double>& phi) const;
