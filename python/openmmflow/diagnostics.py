@@ -420,16 +420,16 @@ def _judgeWeights(d: Diagnosis) -> Iterator[Verdict]:
     if d.largestShare > DOMINANT_SHARE:
         yield Verdict("problem", f"one sample of {d.samples:,} carries {d.largestShare:.0%} of all weight: averages are those of "
                       f"this sample, and an independence chain rejects {d.longestRun:,} proposals in a row", "Draw more samples to see whether it stays so; train on data where the flow is thin")
+    elif d.tailIndex > tailIndexLimit(d.samples):
+        yield Verdict("warning", f"the weights have a heavy tail (k = {d.tailIndex:.2f}, limit {tailIndexLimit(d.samples):.2f}): ESS "
+                      "and averages depend on samples that are not there yet",
+                      "Don't trust the errors; widen the flow where it is too narrow, by maximum likelihood or refine()")
     if effective < FEW_EFFECTIVE or d.reverse < LOW_FRACTION:
         severity = "problem" if effective < FEW_EFFECTIVE else "warning"
         yield Verdict(severity, f"the weights are too wide: {effective:.0f} effective samples of {d.samples:,} "
                       f"(ESS/N {d.reverse:.2g})",
                       "Train longer, with more layers or more frames; cool from a higher temperature (anneal); "
                       "or put annealed stages between flow and target")
-    elif d.tailIndex > tailIndexLimit(d.samples):
-        yield Verdict("warning", f"the weights have a heavy tail (k = {d.tailIndex:.2f}, limit {tailIndexLimit(d.samples):.2f}): ESS "
-                      "and averages depend on samples that are not there yet",
-                      "Don't trust the errors; widen the flow where it is too narrow, by maximum likelihood or refine()")
 
 
 def _judgeAcceptance(d: Diagnosis) -> Iterator[Verdict]:

@@ -154,7 +154,7 @@ def tuning(file: str | Path, found: Any, bare: Any) -> None:
 
 
 _SEVERITY = {"problem": COLORS[1], "warning": COLORS[3], "note": "gray"}
-_LISTED_MARGINALS, _LINE = 10, 150
+_LISTED_MARGINALS, _DRAWN_MARGINALS, _LINE = 10, 5, 150
 
 
 def diagnostics(file: str | Path, diagnosis: Diagnosis, title: str = "Diagnosis of a flow", unit: str = "kT") -> None:
@@ -165,7 +165,8 @@ def diagnostics(file: str | Path, diagnosis: Diagnosis, title: str = "Diagnosis 
     unit : of log w and F
     """
     lines = [line for verdict in diagnosis.verdicts() for line in _wrap(verdict)]
-    rows = 4 if diagnosis.marginals else 2
+    drawn = diagnosis.marginals[:_DRAWN_MARGINALS]
+    rows = 2 + (len(drawn) + 3) // 3 if drawn else 2
     heights = [0.5 + 0.24 * max(len(lines), 1), *[3.3] * rows]
     figure = Figure(figsize=(13, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
@@ -178,10 +179,10 @@ def diagnostics(file: str | Path, diagnosis: Diagnosis, title: str = "Diagnosis 
     _drawFreeEnergies(axes[1, 0], diagnosis, unit)
     _drawStays(axes[1, 1], diagnosis)
     _drawCosts(axes[1, 2], diagnosis)
-    if diagnosis.marginals:
+    if drawn:
         _drawDivergences(axes[2, 0], diagnosis.marginals[:_LISTED_MARGINALS])
-        for number, axis in enumerate((*axes[2, 1:], *axes[3])):
-            _drawMarginal(axis, diagnosis.marginals[number] if number < len(diagnosis.marginals) else None, number == 0)
+        for number, axis in enumerate(axes[2:].flat[1:]):
+            _drawMarginal(axis, drawn[number] if number < len(drawn) else None, number == 0)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(10.5)
@@ -307,7 +308,7 @@ def _drawDivergences(axis: Any, marginals: Sequence[Marginal]) -> None:
     axis.barh(rows + 0.2, [m.reweighted for m in marginals], 0.38, color=COLORS[2], label="flow, reweighted")
     axis.plot([m.noise for m in marginals], rows, "|", color="black", markersize=11, markeredgewidth=1.6, label="noise of the data")
     axis.set_yticks(rows, [m.name for m in marginals], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(rows), 5) - 0.4, -0.6)
     axis.set(xlabel="Jensen-Shannon divergence / bit", title="Coordinates that deviate most from data")
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
 
