@@ -130,11 +130,15 @@ def trainTestSystem(options: argparse.Namespace, out: Path) -> None:
                                           **common))
         figures["Training on own samples"] = drawLosses(histories[1], out / "refining.png")
     generator.flow.save(str(out / "flow.safetensors"))
+    diagnosis = generator.diagnose(options.samples, options.seed)
+    writeJson(out / "train-diagnosis.json", diagnosis.asDict())
+    plots.diagnostics(out / "train-diagnosis.png", diagnosis)
+    figures["Diagnosis"] = "train-diagnosis.png"
     finish(out, "train", f"Training of a flow of {options.testsystem}", {
         "training": {"iterations": sum(history.iterations[-1] for history in histories),
                      "energy evaluations": generator.energyEvaluations,
                      "CPU minutes": sum(history.cpuMinutes for history in histories)},
-        "flow samples": generator.evaluate(options.samples, options.seed)}, figures)
+        "flow samples": generator.evaluate(options.samples, options.seed)} | diagnosis.summarize(), figures)
 
 
 def makeGenerator(options: argparse.Namespace, molecule: Molecule, atoms: list[int], data: TrainingData | None,
@@ -379,11 +383,16 @@ def evaluate(options: argparse.Namespace) -> None:
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
     frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
+    if frames is not None and len(frames) < FEWEST_FRAMES:
+        raise UserError(f"--frames holds {len(frames)} frames, but must hold at least {FEWEST_FRAMES} (see --discard)")
     summary: dict[str, Any] = {"flow": str(options.flow)}
     figures: dict[str, str] = {}
     costs = findCosts(options, molecule)
     judge(options, molecule, generator, out, summary, figures, frames, "evaluate", **costs)
     finish(out, "evaluate", "Judgement of a flow", summary, figures)
+
+
+FEWEST_FRAMES = 25  # of which a diagnosis can be made
 
 
 def findCosts(options: argparse.Namespace, molecule: Molecule) -> dict[str, Cost]:
@@ -411,7 +420,7 @@ def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannG
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
     summary["flow samples"] = evaluation.asDict()
     kept = None
-    if frames is not None and len(frames) >= 25:
+    if frames is not None and len(frames) >= FEWEST_FRAMES:
         stride = max(1, len(frames) // 10_000)
         kept = frames[::stride]
         if frameCost is not None:

@@ -235,8 +235,8 @@ def diagnose(logWeights: Any, targetLogWeights: Any = None, *, coordinates: Mapp
 
     Parameters
     ----------
-    logWeights : log w of independent samples of the flow [samples]; NaN counts as no weight
-    targetLogWeights : log w of samples of the target, in time order [frames]; +inf where the flow has no density
+    logWeights : log w of independent samples of the flow [samples], at least 25; NaN counts as no weight
+    targetLogWeights : log w of samples of the target, in time order [frames], at least 25; +inf where the flow has no density
     coordinates : {name: (values [samples], values [frames])}, whose distributions are compared; those of the first samples will do
     periods : {name: period} of those that are periodic
     sampleCost, frameCost : of one sample of the flow, and of the dynamics from one frame to the next
@@ -419,7 +419,8 @@ def _judgeWeights(d: Diagnosis) -> Iterator[Verdict]:
                       "Train longer, or with energyWeight > 0, which teaches the flow to avoid them")
     if d.largestShare > DOMINANT_SHARE:
         yield Verdict("problem", f"one sample of {d.samples:,} carries {d.largestShare:.0%} of all weight: averages are those of "
-                      f"this sample, and an independence chain rejects {d.longestRun:,} proposals in a row", "Draw more samples to see whether it stays so; train on data where the flow is thin")
+                      f"this sample, and an independence chain rejects {d.longestRun:,} proposals in a row",
+                      "Draw more samples to see whether it stays so; train on data where the flow is thin")
     elif d.tailIndex > tailIndexLimit(d.samples):
         yield Verdict("warning", f"the weights have a heavy tail (k = {d.tailIndex:.2f}, limit {tailIndexLimit(d.samples):.2f}): ESS "
                       "and averages depend on samples that are not there yet",
@@ -451,8 +452,8 @@ def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
     missing = 1 - data.covered.value
     measured = d.effective >= FEW_EFFECTIVE  # what hangs on the mean weight
     if measured and data.coverage < -1 and missing > RELEVANT:
-        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (c = {data.covered}), whatever its ESS/N of {d.reverse:.2g}: "
-                      "modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
+        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (c = {data.covered}), whatever its ESS/N of "
+                      f"{d.reverse:.2g}: modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
     elif _isTooMany(data.beyond, data.independent, max(5 * d.largestShare, RELEVANT / 10)):
         yield Verdict("warning", f"{data.beyond:.1%} of the data weigh more than each of {d.samples:,} samples of the flow: it is too "
                       "thin there", "Train it by forward KL on frames of all states; add frames of the rare ones")
@@ -474,8 +475,9 @@ def _judgeMarginals(d: Diagnosis) -> Iterator[Verdict]:
     if deviating := [f"{m.name} ({m.divergence:.2f})" for m in d.marginals if m.divergence > max(m.noise, DEVIATING)]:
         yield Verdict("warning", f"the flow deviates from the data in {_list(deviating)}, Jensen-Shannon divergence in bits",
                       "Train longer or with more bins and layers; weights correct it at a price")
-    if d.effective >= FEW_EFFECTIVE and (disagreeing := [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]):
-        yield Verdict("warning", f"data and reweighted samples disagree in {_list(disagreeing)}: the flow lacks a part, or the data do",
+    disagreeing = [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]
+    if disagreeing and d.effective >= FEW_EFFECTIVE:
+        yield Verdict("warning", f"data and reweighted samples disagree in {_list(disagreeing)}: the flow or the data lack a part",
                       "See the mode-drop test; compare with data from other starts")
 
 

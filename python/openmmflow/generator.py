@@ -457,7 +457,8 @@ class BoltzmannGenerator:
             return diagnose(evaluation.logWeights, sampleCost=cost, dynamicsCost=dynamicsCost)
         columns = coordinates or {}
         drawn = evaluation.positions[:20_000]  # enough for histograms
-        return diagnose(evaluation.logWeights, self.logWeights(frames), sampleCost=cost, frameCost=frameCost, dynamicsCost=dynamicsCost,
+        return diagnose(evaluation.logWeights, self.logWeights(frames), sampleCost=cost, frameCost=frameCost,
+                        dynamicsCost=dynamicsCost,
                         coordinates={name: (measure(drawn, c), measure(frames, c)) for name, c in columns.items()},
                         periods={name: 360.0 for name, c in columns.items() if len(c) == 4})
 

@@ -150,6 +150,8 @@ def testATestSystemIsTrainedOnItsEnergyAndJudgedByItsTruth(tmp_path):
     assert abs(found["ln Z"]["value"] - found["ln Z, exact"]) < 4 * found["ln Z"]["standardError"]
     assert 0.3 < found["ESS/N"] <= 1
     assert (tmp_path / "train.html").exists() and (tmp_path / "refining.png").exists()
+    diagnosis = json.loads((tmp_path / "train-diagnosis.json").read_text())
+    assert set(diagnosis["marginals"]) == {"x0", "x1"} and (tmp_path / "train-diagnosis.png").exists()
 
 
 @pytest.mark.slow
@@ -280,7 +282,10 @@ def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
 def testEvaluateWithoutFramesSaysWhatItCannotSee(output, tmp_path, capsys):
     assert main(["evaluate", *SMALL, "--flow", str(output / "flow.safetensors"), "--samples", "2000", "--independent-steps", "5000",
                  "--output", str(tmp_path)]) == 0
-    assert "no data: what the flow has dropped can't be seen" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    expectError(capsys, ["evaluate", *SMALL, "--flow", output / "flow.safetensors", "--frames", output / "data.npz", "--discard", 280,
+                         "--output", tmp_path / "few"], "--frames holds 20 frames, but must hold at least 25")
+    assert "no data: what the flow has dropped can't be seen" in shown
     diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
     assert "data" not in diagnosis and diagnosis["cost of an independent sample"]["plain dynamics"]["energyEvaluations"] == 5000
 
