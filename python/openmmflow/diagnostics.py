@@ -24,7 +24,7 @@ FEW_EFFECTIVE = 100
 DOMINANT_SHARE = 0.1
 #: ESS/N below which training on own samples (BoltzmannGenerator.refine) has too few of them in a batch of some hundreds.
 LOW_FRACTION = 0.01
-#: Part of the flow's samples without any weight; each of them is lost work.
+#: Part of the flow's samples without any weight, or where the target is not; each of them is lost work.
 MANY_ZERO = 0.1
 #: Standard errors. Those of the delta method are too small where weights are skewed; at 4 healthy flows give no false alarm in
 #: some hundred seeds (tests).
@@ -104,7 +104,9 @@ class DataDiagnosis:
     forward : ESS/N of the flow from samples of the target, 1 / (mean_y(w) mean_y(1/w))
     fromFlow, fromTarget, bar : F = -ln Z in kT, by the q-estimator, the p-estimator and BAR; bar NaN without overlap
     upperBound, lowerBound : of F
-    covered : c = exp(F_p - F_q), the part of the target that the flow's samples reach
+    covered : the part of the target that the flow's samples reach, exp(F - F_q), F by BAR; NaN without overlap
+    inside : the part of the flow where the target's samples are, exp(F_p - F); a flow that clashes covers its target none the
+        less. The mode-dropping estimator of the lattice literature is their product, exp(F_p - F_q)
     overlap : of BAR
     beyond : the part of the frames that weigh more than every sample of the flow; outside: where the flow has no density
     tailIndex : of 1/w, on which F_p hangs
@@ -120,6 +122,7 @@ class DataDiagnosis:
     upperBound: Estimate
     lowerBound: Estimate
     covered: Estimate
+    inside: Estimate
     overlap: float
     beyond: float
     outside: float
@@ -130,12 +133,16 @@ class DataDiagnosis:
         """The number of independent frames."""
         return self.frames / self.inefficiency
 
-    @property
-    def coverage(self) -> float:
-        """ln c in units of what is significant: below -1 the flow lacks a part, above 1 something does not fit."""
-        error = np.hypot(self.fromFlow.standardError, self.fromTarget.standardError)
-        limit = stats.t.isf(stats.norm.sf(SIGNIFICANT), max(self.independent - 1, 1))
-        return float((self.fromTarget.value - self.fromFlow.value) / (limit * max(error, 1e-12)))
+    def isBelow(self, part: Estimate, limit: float) -> bool:
+        """Whether a part is significantly below one, and below the limit. Few independent frames need more errors, as by Student."""
+        return part.value < limit and np.log(part.value) < -self._significant() * part.standardError / part.value
+
+    def isAboveOne(self, part: Estimate) -> bool:
+        """Whether a part is significantly above one."""
+        return part.value > 1 + RELEVANT and np.log(part.value) > self._significant() * part.standardError / part.value
+
+    def _significant(self) -> float:
+        return float(stats.t.isf(stats.norm.sf(SIGNIFICANT), max(self.independent - 1, 1)))
 
 
 @dataclass
@@ -203,7 +210,8 @@ class Diagnosis:
             fractions["forward"] = d.forward
             result["data"] = {
                 "frames": d.frames, "independent frames": d.independent, "slowest": d.slowest,
-                "part of the target covered": asdict(d.covered),
+                "part of the target covered": asdict(d.covered), "part of the flow inside": asdict(d.inside),
+                "exp(F_p - F_q)": float(np.exp(d.fromTarget.value - d.fromFlow.value)),
                 "F in kT": {"from the flow": asdict(d.fromFlow), "from data": asdict(d.fromTarget), "BAR": asdict(d.bar),
                             "upper bound": asdict(d.upperBound), "lower bound": asdict(d.lowerBound)},
                 "overlap": d.overlap, "heavier than all samples": d.beyond, "without density": d.outside,
@@ -362,21 +370,42 @@ def _diagnoseData(logW: np.ndarray, target: np.ndarray, inefficiencies: dict[str
     from . import bar, flowFreeEnergy
 
     found = flowFreeEnergy(logW, target)
-    # The error of a mean over correlated frames, and of nothing else, grows with the inefficiency of what is averaged.
+    # Where correlated values are averaged, the error grows with their inefficiency, whatever that of other coordinates is.
     growth = float(np.sqrt(max(_inefficiency(target), _inefficiency(np.exp(target.min() - target)))))
     estimate = lambda statistic, factor=1.0: Estimate(statistic.value, factor * statistic.standardError)  # noqa: E731
-    fromFlow, fromTarget = estimate(found.fromFlow), estimate(found.fromTarget, growth)
-    covered = Estimate(found.covered.value, found.covered.value * float(np.hypot(fromFlow.standardError, fromTarget.standardError)))
-    between, overlap = Estimate(np.nan, np.nan), 0.0
+    slowest = max(inefficiencies, key=inefficiencies.get)
+    nothing = Estimate(np.nan, np.nan)
+    data = DataDiagnosis(len(target), inefficiencies[slowest], slowest, found.forwardFraction, estimate(found.fromFlow),
+                         estimate(found.fromTarget, growth), nothing, estimate(found.upperBound), estimate(found.lowerBound, growth),
+                         nothing, nothing, 0.0, float(np.mean(target > logW.max())), float(np.mean(np.isposinf(target))),
+                         tailIndex(-target))
     try:
         result = bar(-logW, target)
-        between, overlap = Estimate(result.deltaF, growth * result.standardError), result.overlap
     except mm.OpenMMException:  # it found no overlap
-        pass
-    slowest = max(inefficiencies, key=inefficiencies.get)
-    return DataDiagnosis(len(target), inefficiencies[slowest], slowest, found.forwardFraction, fromFlow, fromTarget, between,
-                         estimate(found.upperBound), estimate(found.lowerBound, growth), covered, overlap,
-                         float(np.mean(target > logW.max())), float(np.mean(np.isposinf(target))), tailIndex(-target))
+        return data
+    data.bar, data.overlap = Estimate(result.deltaF, growth * result.standardError), result.overlap
+    data.covered, data.inside = _coverage(logW, target, result.deltaF, growth)
+    return data
+
+
+def _coverage(logW: np.ndarray, target: np.ndarray, F: float, growth: float) -> tuple[Estimate, Estimate]:
+    """exp(F - F_q) and exp(F_p - F), F by BAR, with errors of the delta method: F, F_q and F_p share their samples.
+
+    With f(y) = 1/(1 + exp(y)), a_i = f(-log w_i + M - F) of the flow's N samples, b_j = f(log w_j - M + F) of the frames,
+    M = ln(N/frames) and S = sum a (1 - a) + sum b (1 - b), each sample moves F by -(a_i - mean a)/S or (b_j - mean b)/S, F_q by
+    -(w_i/mean w - 1)/N and F_p by (w_j^-1/mean w^-1 - 1)/frames.
+    """
+    shift = np.log(len(logW) / len(target)) - F
+    a, b = special.expit(logW - shift), special.expit(shift - target)
+    S = np.sum(a * (1 - a)) + np.sum(b * (1 - b))
+    w, inverse = np.exp(logW - logW.max()), np.exp(target.min() - target)
+    byFlow, byTarget = (a - a.mean()) / S, growth * (b - b.mean()) / S
+    q, p = w / w.sum() - 1 / len(w), growth * (inverse / inverse.sum() - 1 / len(inverse))
+    fromFlow = -np.log(w.mean()) - logW.max()
+    fromTarget = np.log(inverse.mean()) - target.min()
+    errors = (np.sqrt(np.sum((q - byFlow)**2) + np.sum(byTarget**2)), np.sqrt(np.sum(byFlow**2) + np.sum((p - byTarget)**2)))
+    covered, inside = (Estimate(float(np.exp(d)), float(np.exp(d) * e)) for d, e in zip((F - fromFlow, fromTarget - F), errors))
+    return covered, inside
 
 
 def _compare(name: str, flow: np.ndarray, data: np.ndarray, weights: np.ndarray, period: float | None) -> Marginal:
@@ -451,14 +480,17 @@ def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
                       "Run longer, or by parallel tempering or jumps")
     missing = 1 - data.covered.value
     measured = d.effective >= FEW_EFFECTIVE  # what hangs on the mean weight
-    if measured and data.coverage < -1 and missing > RELEVANT:
-        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (c = {data.covered}), whatever its ESS/N of "
+    if measured and data.isBelow(data.covered, 1 - RELEVANT):
+        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (it covers {data.covered}), whatever its ESS/N of "
                       f"{d.reverse:.2g}: modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
     elif _isTooMany(data.beyond, data.independent, max(5 * d.largestShare, RELEVANT / 10)):
         yield Verdict("warning", f"{data.beyond:.1%} of the data weigh more than each of {d.samples:,} samples of the flow: it is too "
                       "thin there", "Train it by forward KL on frames of all states; add frames of the rare ones")
-    if measured and data.tailIndex < tailIndexLimit(data.frames) and data.coverage > 1 and -missing > RELEVANT:
-        yield Verdict("problem", f"data and flow do not fit: F_p is above F_q (c = {data.covered})",
+    if measured and d.zeroFraction <= MANY_ZERO and data.isBelow(data.inside, 1 - MANY_ZERO):
+        yield Verdict("warning", f"{1 - data.inside.value:.0%} of the flow lie where the target is not: clashes, or between its modes",
+                      "Train longer, or with energyWeight > 0; it costs samples, no exactness")
+    if measured and data.isAboveOne(data.covered):
+        yield Verdict("problem", f"data and flow do not fit: the flow seems to cover {data.covered} of the target",
                       "Look whether the data are of this System and temperature, and have all states in their proportions")
     if data.overlap < LOW_OVERLAP:
         yield Verdict("problem", f"flow and target hardly overlap ({data.overlap:.2g}): free energies can't be trusted",

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .analysis import freeEnergyProfile
-from .diagnostics import Diagnosis, Marginal, Verdict, tailIndexLimit
+from .diagnostics import DataDiagnosis, Diagnosis, Marginal, Verdict, tailIndexLimit
 
 COLORS = ("#0b6e99", "#d1495b", "#66a182", "#edae49", "#5e548e")
 _TICKS = (-180, -90, 0, 90, 180)
@@ -224,7 +224,7 @@ def _drawLogWeights(axis: Any, d: Diagnosis, unit: str) -> None:
         axis.hist(np.clip(values, edges[0], edges[-1]), edges, weights=np.full(len(values), 1 / len(series[label])), color=color,
                   alpha=0.55, label=label)
     if d.data is not None:
-        axis.axvline(-d.data.fromTarget.value - middle, color="black", linewidth=1, linestyle=":", label="ln Z from data")
+        axis.axvline(-_bestEstimate(d.data)[1] - middle, color="black", linewidth=1, linestyle=":", label="ln Z")
     zero = f", {d.zeroFraction:.1%} zero" if d.zeroFraction else ""
     axis.set(xlabel=f"log w − median / {unit}", ylabel="part of samples", title=f"Weights{zero}", yscale="log")
     low, high = axis.get_ylim()
@@ -259,7 +259,7 @@ def _drawFreeEnergies(axis: Any, d: Diagnosis, unit: str) -> None:
     if d.data is None:
         _say(axis, "Mode-drop test", "No data:\nwhat the flow has dropped\ncan't be seen.")
         return
-    zero = d.data.fromTarget.value
+    name, zero = _bestEstimate(d.data)
     rows = {"upper bound": d.data.upperBound, "$F_q$ (flow)": d.data.fromFlow, "BAR": d.data.bar, "$F_p$ (data)": d.data.fromTarget,
             "lower bound": d.data.lowerBound}
     estimates = [value for value in list(rows.values())[1:4] if np.isfinite(value.value)]
@@ -274,9 +274,13 @@ def _drawFreeEnergies(axis: Any, d: Diagnosis, unit: str) -> None:
                       ha="left" if x < 0 else "right", transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1, linestyle=":")
     axis.set_yticks(range(len(rows)), list(rows))
-    axis.set(xlabel=f"F − $F_p$ / {unit}", xlim=(-width, width), ylim=(4.6, -0.6),
+    axis.set(xlabel=f"F − {name} / {unit}", xlim=(-width, width), ylim=(4.6, -0.6),
              title=f"Mode-drop test: the flow covers {d.data.covered.value:.3g} ± {d.data.covered.standardError:.2g}\n"
                    f"of the target; overlap with it {d.data.overlap:.2g}")
+
+
+def _bestEstimate(data: DataDiagnosis) -> tuple[str, float]:
+    return ("BAR", data.bar.value) if np.isfinite(data.bar.value) else ("$F_p$", data.fromTarget.value)
 
 
 def _drawStays(axis: Any, d: Diagnosis) -> None:

@@ -108,8 +108,10 @@ def testNumbersAreThoseOfTheEstimators():
     assert d.acceptance.value == of.independenceAcceptance(samples).value
     assert d.longestRun == of.independenceChain(samples, 1).longestRun and d.stays.sum() == 5000
     assert d.largestShare == pytest.approx(np.exp(x.max()) / np.exp(x).sum())
-    assert (d.data.forward, d.data.covered.value) == (free.forwardFraction, free.covered.value)
-    assert d.data.covered.standardError >= free.covered.standardError
+    bar = of.bar(-x, y)
+    assert (d.data.forward, d.data.bar.value, d.data.overlap) == (free.forwardFraction, bar.deltaF, bar.overlap)
+    assert d.data.covered.value == pytest.approx(np.exp(bar.deltaF - free.fromFlow.value))
+    assert d.data.covered.value * d.data.inside.value == pytest.approx(free.covered.value)
     assert d.data.lowerBound.value < d.data.bar.value < d.data.upperBound.value
     assert (d.flowCost.energyEvaluations, d.flowCost.cpuSeconds) == pytest.approx((1 / d.reverse, 0.002 / d.reverse))
     assert d.dynamicsCost == Cost(100 * d.data.inefficiency, 0.5 * d.data.inefficiency)
@@ -193,9 +195,9 @@ def testADroppedModeIsFound(left):
 
 
 def testAModeTooRareForTheTestIsSeenInTheWeightsOfTheData():
-    x, y, *_ = twoModes(np.random.default_rng(9), 4000, 4000, 0.991, 1.0)
+    x, y, *_ = twoModes(np.random.default_rng(9), 4000, 4000, 0.995, 1.0)
     d = diagnose(x, y)
-    assert d.data.coverage > -1 and d.data.beyond == pytest.approx(0.009, abs=4 * np.sqrt(0.009 / 4000))
+    assert not d.data.isBelow(d.data.covered, 0.99) and d.data.beyond == pytest.approx(0.005, abs=4 * np.sqrt(0.005 / 4000))
     expectFinding(d, "of the data weigh more than each of 4,000 samples", "warning")
 
 
@@ -215,11 +217,31 @@ def testFramesWhereTheFlowHasNoDensityCount():
         diagnose(x, np.full(100, np.inf))
 
 
+@pytest.mark.parametrize("clash", [-50.0, -np.inf])
+def testAFlowThatClashesCoversItsTargetNoneTheLess(clash):
+    """A fifth of its samples weigh next to nothing, and nothing: no frame is there."""
+    x, y, *_ = normals(np.random.default_rng(25), 10_000, 2000, 1.2, 3)
+    x, y = x + np.log(1.25), y + np.log(1.25)  # the flow's density is less elsewhere
+    x[::5] = clash
+    d = diagnose(x, y)
+    assert of.flowFreeEnergy(x, y).covered.value == pytest.approx(0.8, abs=0.03)
+    assert d.data.covered.value == pytest.approx(1, abs=4 * d.data.covered.standardError)
+    assert d.data.inside.value == pytest.approx(0.8, abs=4 * d.data.inside.standardError)
+    assert [f.partition(",")[0].partition(":")[0] for f in findings(d)] == [
+        "20% of the flow lie where the target is not" if clash > -np.inf else "20% of the flow's samples have no weight"]
+
+
 def testDataOfAnotherTargetAreFound():
-    """Frames of one mode only, in place of both: the flow, which favours this mode, seems to cover more than all."""
+    """Frames of one mode in place of both: the flow seems to cover more than there is. With the same shape of modes and parts p and q
+    of them, BAR's equation is Z = sum_modes [p q/(N q + M p/Z)] / [q/(N q + M p/Z)] of the left mode."""
     x, y, _, where = twoModes(np.random.default_rng(12), 20_000, 4000, 0.5, 0.9)
-    d = diagnose(x, y[where < 0])
-    assert d.data.covered.value == pytest.approx(0.9 / 0.5, rel=0.05)
+    y = y[where < 0]
+    d = diagnose(x, y)
+    p, q, Z = 0.5, np.array([0.9, 0.1]), 1.0
+    for _ in range(50):
+        alpha = 1 / (len(x) * q + len(y) * p / Z)
+        Z = np.sum(alpha * p * q) / (alpha * q)[0]
+    assert d.data.covered.value == pytest.approx(1 / Z, rel=0.01) and Z < 0.9
     expectFinding(d, "data and flow do not fit", "problem")
 
 
@@ -296,7 +318,8 @@ def testOverlapThatIsMissingIsSaid():
     expectFinding(d, "flow and target hardly overlap", "problem")
     none = diagnose(random.normal(size=1000), 1000 + random.normal(size=1000))  # BAR throws
     assert none.data.overlap == 0 and np.isnan(none.data.bar.value)
-    expectFinding(none, "the flow lacks 100% of the target", "problem")
+    expectFinding(none, "flow and target hardly overlap (0)", "problem")
+    expectFinding(none, "100.0% of the data weigh more", "warning")
 
 
 def testDeviationsAreMeasuredAgainstTheNoiseOfTheData():
