@@ -428,7 +428,7 @@ def _compare(name: str, flow: np.ndarray, data: np.ndarray, weights: np.ndarray,
     # Between histograms of n and m independent values of one distribution the mean is (bins - 1)/8 (1/n + 1/m) nats.
     each = (np.count_nonzero(total) - 1) / (8 * np.log(2))
     own = 3 * each * float(np.sum(weights**2) / np.sum(weights)**2)
-    return Marginal(name, jensenShannon(plain, total), jensenShannon(weighted, total), noise, noise + own,
+    return Marginal(name, jensenShannon(plain, total), jensenShannon(weighted, total), noise, float(noise + own),
                     edges, plain / plain.sum(), weighted / weighted.sum(), total / total.sum())
 
 
