@@ -157,6 +157,9 @@ OPTIONS = (
     Option("format", oneOf("dcd", "xtc"), "dcd", "of the trajectory: dcd or xtc", "run"),
     Option("frames", Path, [], "target frames: trajectories or .npz of `train`", "evaluate free-energy", many=True),
     Option("discard", natural, 0, "frames to leave out at the start of --frames", "evaluate free-energy"),
+    Option("frame-steps", count, None, "time steps between --frames, to compare the flow's cost with plain dynamics'", "evaluate"),
+    Option("independent-steps", count, None, "time steps of plain dynamics for an independent sample; from --frame-steps and the "
+           "autocorrelation of the frames by default", "evaluate"),
     Option("quiet", bool, False, "no progress bars", _ALL),
     Option("debug", bool, False, "show the traceback of an error", _ALL),
 )

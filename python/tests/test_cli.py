@@ -124,7 +124,7 @@ def testTrainWritesWhatItPromises(output):
     left, right = (summary["flow samples"]["populations"][name]["value"] for name in ("phi<0", "phi>0"))
     assert left + right == pytest.approx(1)
     page = (output / "train.html").read_text()
-    for figure in ("loss.png", "train-log-weights.png", "train-ramachandran.png", "train-profile.png"):
+    for figure in ("loss.png", "train-diagnosis.png", "train-ramachandran.png", "train-profile.png"):
         assert (output / figure).read_bytes().startswith(b"\x89PNG") and figure in page
     assert not list(output.glob("*tmp*"))
 
@@ -153,6 +153,8 @@ def testATestSystemIsTrainedOnItsEnergyAndJudgedByItsTruth(tmp_path):
     assert abs(found["ln Z"]["value"] - found["ln Z, exact"]) < 4 * found["ln Z"]["standardError"]
     assert 0.3 < found["ESS/N"] <= 1
     assert (tmp_path / "train.html").exists() and (tmp_path / "refining.png").exists()
+    diagnosis = json.loads((tmp_path / "train-diagnosis.json").read_text())
+    assert set(diagnosis["marginals"]) == {"x0", "x1"} and (tmp_path / "train-diagnosis.png").exists()
 
 
 @pytest.mark.slow
@@ -273,14 +275,37 @@ def testStagesOfEachPath():
     assert make("heating").getStepsPerStage() == 7 and make("heating").getStageDynamics() == of.StageDynamics.Langevin
 
 
-def testEvaluateAndFreeEnergy(output, tmp_path):
+def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
     common = [*SMALL, "--flow", str(output / "flow.safetensors"), "--frames", str(output / "data.npz"), "--samples",
               "4000", "--region", "beta=phi:-180:-105", "alpha=phi:-105:-30", "--output", str(tmp_path)]
     assert main(["evaluate", *common]) == 0
-    assert set(json.loads((tmp_path / "evaluate.json").read_text())["flow samples"]["populations"]) == {"beta", "alpha"}
+    summary = json.loads((tmp_path / "evaluate.json").read_text())
+    assert set(summary["flow samples"]["populations"]) == {"beta", "alpha"}
+    diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
+    assert diagnosis["ESS/N"]["forward"] == summary["ESS/N from data"] and diagnosis["data"]["frames"] == 300
+    assert {"phi", "psi", "CA-C 2", "N-CA-C 2"} <= set(diagnosis["marginals"])
+    assert len(diagnosis["marginals"]) == 21 + 36 + 7  # bonds, angles, torsions
+    costs = diagnosis["cost of an independent sample"]
+    assert costs["plain dynamics"]["energyEvaluations"] > 3 * 50 and costs["plain dynamics"]["cpuSeconds"] > 0
+    assert costs["flow"]["energyEvaluations"] == pytest.approx(1 / diagnosis["ESS/N"]["reverse"])
+    assert (tmp_path / "evaluate-diagnosis.png").exists()
+    assert "evaluate-diagnosis.png" in (tmp_path / "evaluate.html").read_text()
+    shown = capsys.readouterr().out
+    assert all(f"{verdict['finding']}. {verdict['advice']}." in shown for verdict in diagnosis["verdicts"])
     assert main(["free-energy", *common]) == 0
     result = json.loads((tmp_path / "free-energy.json").read_text())["F(alpha) - F(beta) in kT by BAR"]
     assert 0 < result["standardError"] < 1 and result["numFlowSamples"] == 4000
+
+
+def testEvaluateWithoutFramesSaysWhatItCannotSee(output, tmp_path, capsys):
+    assert main(["evaluate", *SMALL, "--flow", str(output / "flow.safetensors"), "--samples", "2000", "--independent-steps", "5000",
+                 "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    expectError(capsys, ["evaluate", *SMALL, "--flow", output / "flow.safetensors", "--frames", output / "data.npz", "--discard", 280,
+                         "--output", tmp_path / "few"], "--frames holds 20 frames, but must hold at least 25")
+    assert "no data: what the flow has dropped can't be seen" in shown
+    diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
+    assert "data" not in diagnosis and diagnosis["cost of an independent sample"]["plain dynamics"]["energyEvaluations"] == 5000
 
 
 def testSystemAndStateReplaceAPdb(output, tmp_path, capsys):
