@@ -40,4 +40,4 @@ runs = [temperedData(addWall(phi, *angles), x, [300], framesPerTemperature=1000,
 frames = np.concatenate([run.atTemperature() for run in runs])
 
 difference = generator.freeEnergy(left, right, frames, evaluation=samples)
-print(f"F(phi > 0) - F(phi < 0) = {difference} kT, overlaps {difference.overlapA:.2f} and {difference.overlapB:.2f}")
+print(f"F(phi > 0) - F(phi < 0) = {difference} kT; {difference.verdict()}")

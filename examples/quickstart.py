@@ -120,7 +120,7 @@ def runVariant(name, settings, output):
         "flow": samples.asDict(), "acceptance in dynamics": statistics.getAcceptanceRate(),
         "rejected as not finite": statistics.nonFinite, "crossings": crossings, "CPU minutes before dynamics": minutes,
         "P(phi>0)": {key: vars(value) for key, value in populations.items()},
-        "F(phi>0)-F(phi<0) in kT": {key: vars(value) for key, value in freeEnergies.items()}, "refused": refused})
+        "F(phi>0)-F(phi<0) in kT": {key: value.asDict() for key, value in freeEnergies.items()}, "refused": refused})
 
     panels = {"plain dynamics": (plain, None), "with jumps": (jumps, None),
               "flow, reweighted": (samples.positions, samples.logWeights)}

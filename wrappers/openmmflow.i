@@ -60,6 +60,7 @@ import openmm
 #include "openmmflow/samplers/ReplicaExchange.h"
 #include "openmmflow/samplers/SequentialSampler.h"
 #include "openmmflow/samplers/StochasticFlow.h"
+#include "openmmflow/samplers/TransformedPotential.h"
 #include "openmmflow/training/AlphaDivergenceLoss.h"
 #include "openmmflow/training/AnnealedFlowTransport.h"
 #include "openmmflow/training/FlowMatchingLoss.h"
@@ -69,6 +70,7 @@ import openmm
 #include "openmmflow/training/ReweightedForwardKLLoss.h"
 #include "openmmflow/training/SymmetricAcceptanceLoss.h"
 #include "openmmflow/training/Trainer.h"
+#include "openmmflow/training/WorkLoss.h"
 #include <OpenMM.h>
 #include <OpenMMAmoeba.h>
 #include <OpenMMDrude.h>
@@ -99,6 +101,8 @@ using namespace OpenMM;
 %keywords(OpenMMFlow::ContextPotential::evaluate)
 %keywords(OpenMMFlow::SelectedColumns::evaluate)
 %keywords(OpenMMFlow::AugmentedPotential::evaluate)
+%keywords(OpenMMFlow::TransformedPotential::evaluate)
+%keywords(OpenMMFlow::TransformedPotential::TransformedPotential)
 %keywords(OpenMMFlow::FlowPath::FlowPath)
 %keywords(OpenMMFlow::TemperaturePath::TemperaturePath)
 %keywords(OpenMMFlow::ParameterPath::ParameterPath)
@@ -159,6 +163,7 @@ using namespace OpenMM;
 %shared_class(ContextPotential)
 %shared_class(SelectedColumns)
 %shared_class(AugmentedPotential)
+%shared_class(TransformedPotential)
 %shared_class(AnnealedPath)
 %shared_class(GeometricPath)
 %shared_class(PotentialPath)
@@ -184,6 +189,7 @@ using namespace OpenMM;
 %shared_class(AlphaDivergenceLoss)
 %shared_class(FlowMatchingLoss)
 %shared_class(PathGradientLoss)
+%shared_class(WorkLoss)
 %template() std::vector<std::shared_ptr<OpenMMFlow::Prior>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::Transform>>;
 %template() std::vector<std::shared_ptr<OpenMMFlow::AnnealedKernel>>;
@@ -198,7 +204,7 @@ using namespace OpenMM;
                  OpenMMFlow::ParticleOrdering, OpenMMFlow::RigidBodies, OpenMMFlow::Whitening, OpenMMFlow::PythonTransform,
                  OpenMMFlow::Transform)
 %returns_dynamic(ReducedPotential, OpenMMFlow::SelectedColumns, OpenMMFlow::ContextPotential,
-                 OpenMMFlow::AugmentedPotential, OpenMMFlow::ReducedPotential)
+                 OpenMMFlow::AugmentedPotential, OpenMMFlow::TransformedPotential, OpenMMFlow::ReducedPotential)
 
 // Options of a class, as a class of their own
 %define %options(CLASS)
@@ -238,6 +244,7 @@ using namespace OpenMM;
 %rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
 %rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
 %options(FlowMatchingLoss)
+%options(WorkLoss)
 %options(Trainer)
 %feature("python:nondynamic") OpenMMFlow::NICEROptions;
 %feature("python:nondynamic") OpenMMFlow::RealNVPOptions;
@@ -384,6 +391,7 @@ using namespace OpenMM;
 %include "openmmflow/samplers/SequentialSampler.h"
 %include "openmmflow/samplers/ReplicaExchange.h"
 %include "openmmflow/samplers/StochasticFlow.h"
+%include "openmmflow/samplers/TransformedPotential.h"
 %include "openmmflow/estimators/FreeEnergy.h"
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/FlowFreeEnergy.h"
@@ -398,6 +406,7 @@ using namespace OpenMM;
 %include "openmmflow/training/AnnealedFlowTransport.h"
 %include "openmmflow/training/FlowMatchingLoss.h"
 %include "openmmflow/training/PathGradientLoss.h"
+%include "openmmflow/training/WorkLoss.h"
 %include "openmmflow/training/Trainer.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/AnnealedProtocol.h"

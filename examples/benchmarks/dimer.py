@@ -22,7 +22,7 @@ import openmm as mm
 import openmmflow as of
 import torch
 from openmmflow import testsystems
-from openmmflow.analysis import _importPymbar as importPymbar
+from openmmflow.analysis import importPymbar
 from openmmflow.generator import buildCouplings
 from tqdm import tqdm, trange
 

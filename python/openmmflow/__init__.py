@@ -23,6 +23,7 @@ from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
 from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem,
                       heatingProtocol)
 from .analysis import State
+from .bridge import SystemBridge, freeEnergyBetweenSystems
 from .data import TrainingData, temperedData
 from .generator import BoltzmannGenerator
 from .reporters import JumpReporter

@@ -118,22 +118,12 @@ class Estimate:
     value: float
     standardError: float
 
+    def asDict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
     def __str__(self) -> str:
         return f"{self.value:.4g} +- {self.standardError:.2g}"
-
-
-@dataclass
-class FreeEnergyDifference(Estimate):
-    """F_B - F_A in units of kT, with what tells whether to believe it."""
-
-    overlapA: float
-    overlapB: float
-    numFlowSamples: int
-    numFramesA: int
-    numFramesB: int
-
-    def asDict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def weightedPopulation(inside: Any, logWeights: Any) -> Estimate:
@@ -209,46 +199,18 @@ def freeEnergyProfile(angles: Any, logWeights: Any = None, bins: int = 72,
         return np.degrees((edges[1:] + edges[:-1]) / 2), profile - profile.min(), error / density
 
 
-def freeEnergyDifference(logWeightsFlow: Any, inA: Any, inB: Any, logWeightsA: Any,
-                         logWeightsB: Any) -> FreeEnergyDifference:
-    """F_B - F_A by BAR through the latent state of a flow (DESIGN's F8).
-
-    Each state is the target with u = infinity outside it. The works from the latent state to a state are -log w of the
-    flow's samples inside it and +infinity for the others; the works back are log w of the target's samples inside it.
-    The flow's samples are split between the two states, so that the two results are independent; correlated target
-    samples are thinned by their statistical inefficiency.
-
-    Parameters
-    ----------
-    logWeightsFlow : log w of independent samples of the flow [samples]
-    inA, inB : whether each of them is in the state, bool [samples]
-    logWeightsA, logWeightsB : log w of target samples in A and in B, in time order
-    """
-    from . import bar
-
-    logW = np.asarray(logWeightsFlow, dtype=float)
-    results = []
-    for part, inside, target in ((slice(0, None, 2), inA, logWeightsA), (slice(1, None, 2), inB, logWeightsB)):
-        forward = np.where(np.asarray(inside)[part], -logW[part], np.inf)
-        reverse = thin(np.asarray(target, dtype=float))
-        results.append((bar(forward.tolist(), reverse.tolist()), len(reverse)))
-    (a, numA), (b, numB) = results
-    return FreeEnergyDifference(b.deltaF - a.deltaF, float(np.hypot(a.standardError, b.standardError)), a.overlap,
-                                b.overlap, len(logW), numA, numB)
-
-
 def thin(series: np.ndarray) -> np.ndarray:
-    """Every g-th value of a series, g its statistical inefficiency; -inf counts as the lowest finite value."""
+    """One value of each g of a series, g its statistical inefficiency; infinite ones count as the nearest finite value."""
     from . import statisticalInefficiency
 
     finite = series[np.isfinite(series)]
     if len(series) < 4 or len(finite) == 0 or np.ptp(finite) == 0:
         return series
-    clipped = np.where(np.isfinite(series), series, finite.min())
-    return series[::int(np.ceil(statisticalInefficiency(clipped.tolist())))]
+    clipped = np.clip(series, finite.min(), finite.max())
+    return series[np.arange(0, len(series), statisticalInefficiency(clipped.tolist())).astype(int)]
 
 
-def _importPymbar() -> Any:
+def importPymbar() -> Any:
     """pymbar, without its advertisement for JAX."""
     logging.getLogger("pymbar").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -276,7 +238,7 @@ def mbarLogWeights(energies: np.ndarray, temperatures: Iterable[float], target: 
         # w = exp(-u) / sum_k N_k exp(f_k - u_k), in logarithms: weights() would underflow at high temperatures.
         reduced = energies / (R * ladder[:, None])
         counts = np.full(len(ladder), len(energies) // len(ladder))
-        f = _importPymbar().MBAR(reduced, counts).f_k
+        f = importPymbar().MBAR(reduced, counts).f_k
         mixture = np.logaddexp.reduce(np.log(counts)[:, None] + f[:, None] - reduced, axis=0)
         logWeights = -energies / (R * target) - mixture
     shifted = np.exp(logWeights - logWeights.max())

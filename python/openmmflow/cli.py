@@ -23,10 +23,11 @@ from . import _build, plots
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
                       heatingProtocol, protocolAsDict, protocolFromDict)
 from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTorsions, freeEnergyFromPopulation, torsion
+from .bridge import freeEnergyBetweenSystems
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
 from .diagnostics import Cost
-from .generator import BoltzmannGenerator, TrainingHistory
+from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport, writeText
 from .reporters import JumpReporter, repairCsv
@@ -37,7 +38,7 @@ DESCRIPTIONS = {
     "run": "Run Langevin dynamics that jumps with a flow.",
     "tune": "Find how long annealed jumps should be, from pilot runs.",
     "evaluate": "Judge a flow: effective sample sizes, dropped modes, what is wrong and what to try.",
-    "free-energy": "Free energy difference between two regions, by BAR through a flow.",
+    "free-energy": "Free energy difference between two regions or two Systems, or of a System, by BAR through a flow.",
     "info": "Show versions and platforms, and what is in a flow file.",
 }
 
@@ -444,6 +445,12 @@ def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannG
 
 
 def freeEnergy(options: argparse.Namespace) -> None:
+    """Of two regions, of two Systems (--systems), or of the System itself (--absolute)."""
+    if options.systems:
+        if options.absolute or options.region:
+            raise UserError("give --systems, --absolute or --region")
+        betweenSystems(options)
+        return
     out = prepareOutput(options, ["free-energy.json"])
     if not options.frames:
         raise UserError("give --frames: frames of the target in both regions, such as the trajectory of `openmm-flow "
@@ -451,22 +458,66 @@ def freeEnergy(options: argparse.Namespace) -> None:
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
     states = findStates(options, molecule, generator)
-    if len(states) != 2:
+    if not options.absolute and len(states) != 2:
         raise UserError(f"there are {len(states)} regions, but must be two: --region A=TORSION:LOW:HIGH "
                         "B=TORSION:LOW:HIGH")
     frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:]
-    (nameA, stateA), (nameB, stateB) = states.items()
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
-    result = generator.freeEnergy(stateA, stateB, frames, evaluation=evaluation)
-    summary: dict[str, Any] = {f"F({nameB}) - F({nameA}) in kT by BAR": result.asDict(),
-                               "flow samples": evaluation.asDict()}
-    if np.all(stateA.contains(evaluation.positions) ^ stateB.contains(evaluation.positions)):
-        reweighted = freeEnergyFromPopulation(evaluation.populations[nameB])
-        summary[f"F({nameB}) - F({nameA}) in kT by reweighting"] = vars(reweighted)
+    summary: dict[str, Any] = {"flow samples": evaluation.asDict()}
+    if options.absolute:
+        summary = {"F = -ln Z in kT by BAR": generator.absoluteFreeEnergy(frames, evaluation=evaluation).asDict()} | summary
+    else:
+        summary = betweenRegions(generator, states, frames, evaluation) | summary
     figures: dict[str, str] = {}
     drawFrames(options, molecule, generator.atoms, out, {"target frames": (frames, None), "flow, reweighted": (
         evaluation.positions, evaluation.logWeights)}, "free-energy", figures)
-    finish(out, "free-energy", "Free energy difference", summary, figures)
+    finish(out, "free-energy", "Free energy", summary, figures)
+
+
+def betweenRegions(generator: BoltzmannGenerator, states: dict[str, State], frames: np.ndarray,
+                   evaluation: Evaluation) -> dict[str, Any]:
+    (nameA, stateA), (nameB, stateB) = states.items()
+    result = generator.freeEnergy(stateA, stateB, frames, evaluation=evaluation)
+    summary: dict[str, Any] = {f"F({nameB}) - F({nameA}) in kT by BAR": result.asDict()}
+    if np.all(stateA.contains(evaluation.positions) ^ stateB.contains(evaluation.positions)):
+        reweighted = freeEnergyFromPopulation(evaluation.populations[nameB])
+        summary[f"F({nameB}) - F({nameA}) in kT by reweighting"] = vars(reweighted)
+    return summary
+
+
+def betweenSystems(options: argparse.Namespace) -> None:
+    """A map from one System to the other, on frames that are given or made."""
+    files = [f"{side}/{name}" for side in "AB" for name in ("data.npz", "tempering.npz")]
+    out = prepareOutput(options, ["free-energy.json", *files])
+    if len(options.systems) != 2:
+        raise UserError(f"there are {len(options.systems)} --systems, but must be two")
+    if options.frames and len(options.frames) != 2:
+        raise UserError(f"there are {len(options.frames)} files of --frames, but must be two: one for each of --systems")
+    key, kind = ("solvent", str) if options.sequence else ("system", Path)
+    molecules = [loadMolecule(argparse.Namespace(**vars(options) | {key: kind(name)})) for name in options.systems]
+    atoms = parseAtoms(options.atoms, molecules[0])
+    frames, summary = [], {}
+    for number, (side, molecule) in enumerate(zip("AB", molecules)):
+        if options.frames:
+            frames.append(loadFrames([options.frames[number]], molecule, atoms)[options.discard:])
+            continue
+        (out / side).mkdir(exist_ok=True)
+        data = makeData(argparse.Namespace(**vars(options) | {"data": None}), molecule, atoms, out / side)
+        frames.append(data.atTemperature())
+        summary[f"frames of {side}"] = {"frames": len(frames[-1]), "energy evaluations": data.steps, "CPU minutes": data.cpuMinutes}
+    bonds = [(bond[0].index, bond[1].index) for bond in molecules[0].topology.bonds() if {bond[0].index, bond[1].index} <= set(atoms)]
+    result = freeEnergyBetweenSystems(
+        molecules[0].system, molecules[1].system, *frames, options.temperature, positions=molecules[0].positions, atoms=atoms,
+        iterations=options.iterations, batchSize=options.batch_size, learningRate=options.learning_rate, stages=options.work_stages,
+        layers=options.layers, bins=options.bins, hiddenSizes=options.hidden, extraBonds=bonds, seed=options.seed,
+        platform=options.platform, progress=not options.quiet)
+    summary = {f"F({options.systems[1]}) - F({options.systems[0]}) in kT by BAR": result.asDict()} | summary
+    figures = {f"Training of map {number}": drawLosses(history, out / f"loss{number}.png")
+               for number, history in enumerate(result.training, start=1)}
+    summary["training"] = {"works both ways": [history.validation[-1] for history in result.training],
+                           "CPU minutes": sum(history.cpuMinutes for history in result.training)}
+    drawFrames(options, molecules[0], atoms, out, {name: (x, None) for name, x in zip(options.systems, frames)}, "free-energy", figures)
+    finish(out, "free-energy", "Free energy difference of two Systems", summary, figures)
 
 
 def info(options: argparse.Namespace) -> None:

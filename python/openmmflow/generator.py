@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from .adaptive import Walkers, WalkerStatistics, addFrames
-from .analysis import Estimate, FreeEnergyDifference, State, freeEnergyDifference, measure, summarize
+from .analysis import Estimate, State, measure, summarize
 from .data import R, TrainingData, inUnit, temperedData, toNanometers, writeNpz
 from .diagnostics import Cost, Diagnosis, diagnose
+from .freeenergy import AbsoluteFreeEnergy, FreeEnergyDifference, absoluteFreeEnergy, describeMeasure, freeEnergyDifference
 
 SOLVENT = frozenset("HOH WAT SOL TIP3 TIP3P TIP4 SPC NA CL K LI RB CS MG CA ZN Na+ Cl- K+ SOD CLA POT CES".split())
 
@@ -203,7 +204,7 @@ class BoltzmannGenerator:
                                                    [(int(i), int(j)) for i, j in extraBonds])
         transforms, prior = buildCouplings(chart.getInputSize(), chart.getCircularIndices(), layers, bins, bound,
                                             list(hiddenSizes), np.random.default_rng(seed or None))
-        transform = api.Sequence([*transforms, _estimateScaling(chart, data), chart])
+        transform = api.Sequence([*transforms, estimateScaling(chart, data.positions, data.logWeights), chart])
         flow = api.Flow(prior, transform, atoms)
         flow.setTemperature(temperature)
         return cls(flow, system, positions, temperature, platform=platform, numContexts=numContexts)
@@ -253,7 +254,7 @@ class BoltzmannGenerator:
             raise ValueError(f"BoltzmannGenerator.fit: energyWeight is {energyWeight}, but must be between 0 and 1")
         if data is None:
             energyWeight = 1.0
-        trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
+        trainer = makeTrainer(self.flow, iterations, learningRate, gradientClip, numThreads, seed)
         names = []
         if energyWeight < 1:
             settings = api.MaximumLikelihoodLossOptions()
@@ -288,7 +289,7 @@ class BoltzmannGenerator:
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
         gradientClip, numThreads, seed, file, progress, callback : see fit()
         """
-        trainer = self._makeTrainer(iterations, learningRate, gradientClip, numThreads, seed)
+        trainer = makeTrainer(self.flow, iterations, learningRate, gradientClip, numThreads, seed)
         loss = api.ReweightedForwardKLLoss(self.potential, api.ReweightedForwardKLLossOptions(batchSize=batchSize))
         trainer.addLoss(loss)
         return runTraining(trainer, [loss.getName()], False, iterations, file, progress, callback)
@@ -320,12 +321,6 @@ class BoltzmannGenerator:
         self.temperature = float(inUnit(temperature, unit.kelvin))
         self.flow.setTemperature(self.temperature)
         self._potential = None
-
-    def _makeTrainer(self, iterations: int, learningRate: float, gradientClip: float, numThreads: int, seed: int) -> Any:
-        options = api.TrainerOptions()
-        options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
-        options.gradientClip, options.numThreads, options.warmup = gradientClip, numThreads, min(100, iterations // 10)
-        return api.Trainer(self.flow, options)
 
     def fitAdaptively(self, data: TrainingData, friction: Any, stepSize: Any, *, rounds: int = 5, walkers: int = 4,
                       framesPerWalker: int = 2000, stepsPerFrame: int = 100, trialsPerJump: int = 4, seed: int = 0,
@@ -464,7 +459,10 @@ class BoltzmannGenerator:
 
     def freeEnergy(self, stateA: State, stateB: State, frames: Any, numSamples: int = 100_000, *,
                    evaluation: Evaluation | None = None, seed: int = 0, progress: bool = True) -> FreeEnergyDifference:
-        """F_B - F_A in kT, by BAR from the latent state to each state.
+        """F_B - F_A in kT, by BAR from the latent state to each state: see freeEnergyDifference() for the works.
+
+        Blind to parts of a state that neither the flow nor the frames reach. The frames have to be right within each
+        state, not between them.
 
         Parameters
         ----------
@@ -485,6 +483,22 @@ class BoltzmannGenerator:
         x = evaluation.positions
         return freeEnergyDifference(evaluation.logWeights, stateA.contains(x), stateB.contains(x), parts["A"],
                                     parts["B"])
+
+    def absoluteFreeEnergy(self, frames: Any, numSamples: int = 100_000, *, evaluation: Evaluation | None = None, seed: int = 0,
+                           progress: bool = True) -> AbsoluteFreeEnergy:
+        """F = -ln Z of the System in kT, by BAR between the flow and frames of the target.
+
+        Z is the integral of exp(-U/kT) over what the flow describes: for all atoms of a System without constraints their
+        positions in nm less rigid motions, so that F - ln(8 pi^2 V) is that in a volume V (see `measure`); the other
+        atoms, if there are any, stay where they are.
+
+        Parameters
+        ----------
+        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order
+        numSamples, evaluation : see freeEnergy()
+        """
+        evaluation = evaluation or self.evaluate(numSamples, seed=seed, progress=progress)
+        return absoluteFreeEnergy(evaluation.logWeights, self.logWeights(np.asarray(frames)), describeMeasure(self.flow))
 
     def integrator(self, friction: Any, stepSize: Any, *, jumpInterval: int = 100, trialsPerJump: int = 1,
                    seed: int = 0) -> Any:
@@ -542,11 +556,11 @@ def buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, b
     return transforms, api.ProductPrior(factors)
 
 
-def _estimateScaling(chart: Any, data: TrainingData) -> Any:
+def estimateScaling(chart: Any, positions: np.ndarray, logWeights: np.ndarray) -> Any:
     """Mean and standard deviation of the coordinates that are not circular; circular ones stay."""
-    inverted = chart.inverse(_toTensor(data.positions))
+    inverted = chart.inverse(_toTensor(positions))
     valid = torch.isfinite(inverted.logDet).numpy()
-    weight = np.exp(data.logWeights) * valid
+    weight = np.exp(logWeights) * valid
     if weight.sum() == 0:
         raise ValueError("BoltzmannGenerator: no frame of the data is inside the chart's domain: were they drawn from "
                          "another stereoisomer than the positions show?")
@@ -557,6 +571,13 @@ def _estimateScaling(chart: Any, data: TrainingData) -> Any:
     circular = list(chart.getCircularIndices())
     mean[circular], scale[circular] = 0.0, 1.0
     return api.Scaling(mean.tolist(), np.maximum(scale, 1e-6).tolist())
+
+
+def makeTrainer(flow: Any, iterations: int, learningRate: float, gradientClip: float, numThreads: int, seed: int) -> Any:
+    options = api.TrainerOptions()
+    options.iterations, options.learningRate, options.seed = iterations, learningRate, seed
+    options.gradientClip, options.numThreads, options.warmup = gradientClip, numThreads, min(100, iterations // 10)
+    return api.Trainer(flow, options)
 
 
 def runTraining(trainer: Any, names: list[str], hasData: bool, iterations: int, file: str | Path | None,

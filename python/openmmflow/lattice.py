@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from . import openmmflow as api
-from .analysis import _importPymbar
+from .analysis import importPymbar
 
 
 @dataclass
@@ -153,7 +153,7 @@ def hmcLadder(potentials: Sequence[Any], start: Any, numSamples: int, *, equilib
         thinned.append(chain.x[np.arange(0, numSamples, g).astype(int)].flatten(0, 1))
         counts.append(len(thinned[-1]))
     samples = torch.cat(thinned)
-    mbar = _importPymbar().MBAR(np.stack([potential.evaluate(samples).u.numpy() for potential in potentials]), counts)
+    mbar = importPymbar().MBAR(np.stack([potential.evaluate(samples).u.numpy() for potential in potentials]), counts)
     differences = mbar.compute_free_energy_differences()
     return HmcLadder(differences["Delta_f"][0], differences["dDelta_f"][0], np.array(counts),
                      np.diagonal(mbar.compute_overlap()["matrix"], 1), [chain.acceptance for chain in chains],

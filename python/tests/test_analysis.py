@@ -6,10 +6,11 @@ import openmmflow as of
 import pymbar
 import pytest
 from openmm import app, unit
-from openmmflow.analysis import (Estimate, State, blockPopulation, findBackboneTorsions, freeEnergyDifference,
+from openmmflow.analysis import (Estimate, State, blockPopulation, findBackboneTorsions,
                                  freeEnergyFromPopulation, freeEnergyProfile, mbarLogWeights, torsion,
                                  weightedPopulation)
 from openmmflow.data import R, TrainingData, geometricTemperatures, temperedData
+from openmmflow.freeenergy import freeEnergyDifference
 from scipy.integrate import quad
 from scipy.stats import norm
 

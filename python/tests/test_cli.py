@@ -294,7 +294,59 @@ def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
     assert all(f"{verdict['finding']}. {verdict['advice']}." in shown for verdict in diagnosis["verdicts"])
     assert main(["free-energy", *common]) == 0
     result = json.loads((tmp_path / "free-energy.json").read_text())["F(alpha) - F(beta) in kT by BAR"]
-    assert 0 < result["standardError"] < 1 and result["numFlowSamples"] == 4000
+    assert 0 < result["standardError"] < 1 and result["A"]["numForward"] == 2000
+
+
+def testFreeEnergyOfTheSystemItself(output, tmp_path):
+    assert main(["free-energy", *SMALL, "--flow", str(output / "flow.safetensors"), "--frames", str(output / "data.npz"), "--samples",
+                 "3000", "--absolute", "--output", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "free-energy.json").read_text())["F = -ln Z in kT by BAR"]
+    assert np.isfinite(result["value"]) and 0 < result["standardError"] < 2 and result["numForward"] == 3000
+    assert "less their rigid motions, in nm^63" in result["measure"] and result["verdict"]
+
+
+def testFreeEnergyBetweenTwoSolventsOnFramesThatAreMade(tmp_path, capsys):
+    pytest.importorskip("PeptideBuilder")
+    arguments = ["free-energy", "--sequence", "A", "--systems", "vacuum", "implicit", "--constraints", "none", "--quiet", "--seed", "3",
+                 "--platform", "Reference", "--num-temperatures", "2", "--highest-temperature", "350", "--frames-per-temperature", "120",
+                 "--steps-per-frame", "20", "--layers", "2", "--hidden", "8", "--iterations", "20", "--batch-size", "16",
+                 "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "free-energy.json").read_text())
+    result = summary["F(implicit) - F(vacuum) in kT by BAR"]
+    assert -40 < result["value"] < -10 and result["stages"] == 1 and "few samples" in result["verdict"]
+    assert summary["frames of B"]["frames"] == 120 and summary["frames of B"]["energy evaluations"] == 2 * 132 * 20
+    assert summary["training"]["CPU minutes"] > 0 and (tmp_path / "loss2.png").exists()
+    capsys.readouterr()
+    expectError(capsys, arguments, "free-energy.json exists: give --resume, --overwrite or another --output")
+    assert main([*arguments, "--resume", "--work-stages", "2"]) == 0
+    again = json.loads((tmp_path / "free-energy.json").read_text())
+    assert again["F(implicit) - F(vacuum) in kT by BAR"]["stages"] == 2 and again["frames of B"] == summary["frames of B"]
+
+
+def testFreeEnergyBetweenTwoSystemsOnGivenFrames(output, tmp_path, capsys):
+    pdb, files = app.PDBFile(PDB), []
+    for name, scale in (("A", 1.0), ("B", 0.95)):
+        system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, constraints=None)
+        bonds = next(force for force in system.getForces() if isinstance(force, mm.HarmonicBondForce))
+        for i in range(bonds.getNumBonds()):
+            *pair, length, strength = bonds.getBondParameters(i)
+            bonds.setBondParameters(i, *pair, length, scale * strength)
+        files.append(str(tmp_path / f"{name}.xml"))
+        Path(files[-1]).write_text(mm.XmlSerializer.serialize(system))
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(pdb.positions)
+    (tmp_path / "state.xml").write_text(mm.XmlSerializer.serialize(context.getState(positions=True)))
+    frames = [str(output / "data.npz")] * 2
+    arguments = ["free-energy", "--systems", *files, "--state", str(tmp_path / "state.xml"), "--frames", *frames, "--quiet", "--seed", "3",
+                 "--platform", "Reference", "--layers", "2", "--hidden", "8", "--iterations", "5", "--batch-size", "16", "--output",
+                 str(tmp_path)]
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "free-energy.json").read_text())[f"F({files[1]}) - F({files[0]}) in kT by BAR"]
+    assert -2 < result["value"] < 0 and result["overlap"] > 0.3
+    for change, text in ((["--absolute"], "give --systems, --absolute or --region"), (["--frames", frames[0]], "must be two: one for each"),
+                         (["--systems", files[0]], "there are 1 --systems, but must be two")):
+        expectError(capsys, [*arguments, "--overwrite", *change], text)
 
 
 def testEvaluateWithoutFramesSaysWhatItCannotSee(output, tmp_path, capsys):

@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: MIT
 // Small Systems, and flows that propose for them, for the tests of FlowForce and FlowLangevinIntegrator.
 
-#include "openmmflow/energies/systems/AnalyticSystem.h"
+#include "openmmflow/energies/systems/AnalyticSystem.h" // unitTemperature
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Flow.h"

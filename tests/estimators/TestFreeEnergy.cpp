@@ -208,6 +208,19 @@ TEST(Bar, ErrorAndOverlapAreTheIntegralsOfTheEnsembles) {
     EXPECT_LT(result.standardError, result.reverseStandardError);
 }
 
+TEST(Bar, ConvergenceIsZeroOnceTheRareWorksWereSeenAndNearOneBefore) {
+    std::mt19937_64 random(28);
+    for (double s : {0.5, 2.0, 3.0}) {
+        const Works works = gaussianWorks(-3.0, s, 4000, 2000, random);
+        EXPECT_NEAR(bar(works.forward, works.reverse).convergence, 0.0, 0.1);
+    }
+    // The overlap lies three standard deviations away on both sides: twenty works each have not seen it.
+    const Works few = gaussianWorks(0, 6.0, 20, 20, random);
+    EXPECT_GT(bar(few.forward, few.reverse).convergence, 0.5);
+    // f = 1/(1 + e^2) for all works.
+    EXPECT_NEAR(bar(vector<double>(5, 3.0), vector<double>(5, 1.0)).convergence, 1 - 2 / (1 + std::exp(2.0)), 1e-14);
+}
+
 TEST(Bar, OverlappingBoxesHaveAClosedForm) {
     // u = 0 on [0, 2] against [1, 4]: deltaF = -ln(3/2). Works are 0 in both boxes and +inf elsewhere; with n of N
     // finite Bennett's equation gives exp(deltaF) = (n_R/N_R) / (n_F/N_F).
@@ -219,6 +232,7 @@ TEST(Bar, OverlappingBoxesHaveAClosedForm) {
     const double finiteForward = 1 - static_cast<double>(result.numForwardInfinite) / 40000;
     const double finiteReverse = 1 - static_cast<double>(result.numReverseInfinite) / 20000;
     EXPECT_NEAR(result.deltaF, std::log(finiteReverse / finiteForward), 1e-13);
+    EXPECT_NEAR(result.convergence, 0.0, 0.05);
     EXPECT_NEAR(result.deltaF, -0.405465, 4 * result.standardError);
     EXPECT_LT(result.standardError, 0.02);
     EXPECT_NEAR(finiteForward, 0.5, 0.02);

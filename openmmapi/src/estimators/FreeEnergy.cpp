@@ -105,6 +105,14 @@ private:
     double logRatio;
 };
 
+// sum of f^power
+double sumPower(const vector<double>& logTerms, double power) {
+    double sum = 0;
+    for (double term : logTerms)
+        sum += std::exp(power * term);
+    return sum;
+}
+
 // The number of samples that the states share: sum of f (1 - f).
 double sumShared(const vector<double>& logTerms) {
     double sum = 0;
@@ -144,5 +152,6 @@ BarResult OpenMMFlow::bar(const vector<double>& forwardWorks, const vector<doubl
             "at least 0.001: no overlap");
     result.overlap =
         shared * (1.0 / static_cast<double>(result.numForward) + 1.0 / static_cast<double>(result.numReverse));
+    result.convergence = 1 - (sumPower(forwardTerms, 2) + sumPower(reverseTerms, 2)) / sumPower(forwardTerms, 1);
     return result;
 }

@@ -47,6 +47,11 @@ struct BarResult {
     double deltaF = 0, standardError = 0;
     /** Of the two ensembles: 0 when they share nothing, 1 when they are the same. Below 0.03 distrust the error. */
     double overlap = 0;
+    /**
+     * How far the estimate is from having seen the rare works that it hangs on: 0 when it has. Near 1, values and error
+     * are not to be believed.
+     */
+    double convergence = 0;
     /** One-sided estimates of the same F_B - F_A: zwanzig(forward).deltaF and -zwanzig(reverse).deltaF, and their
      * errors. */
     double forwardDeltaF = 0, forwardStandardError = 0, reverseDeltaF = 0, reverseStandardError = 0;
@@ -64,10 +69,16 @@ struct BarResult {
  *
  *     variance = (1/N_F) (<f^2>_F / <f>_F^2 - 1) + (1/N_R) (<f^2>_R / <f>_R^2 - 1)
  *     overlap  = (1/N_F + 1/N_R) S,   S = sum over all works of f (1 - f)
+ *     convergence = 1 - (sum_F f^2 + sum_R f^2) / sum_F f
  *
  * S is the number of samples that the states share. The overlap is that of MBAR: 1 less the second eigenvalue of the
- * overlap matrix. Sources: Bennett, J. Comput. Phys. 22, 245 (1976); Shirts, Bair, Hooker and Pande, PRL 91, 140601
- * (2003); Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015).
+ * overlap matrix. The convergence measure compares two estimates of the overlap, by second and by first moments of f,
+ * which have the same expectation at the true deltaF; the second one hangs more on rare works, and is missed by more.
+ *
+ * Blind to configurations that neither state's samples have: within one metastable basin all measures are good, and the
+ * result is that of the basin. Sources: Bennett, J. Comput. Phys. 22, 245 (1976); Shirts, Bair, Hooker and Pande, PRL
+ * 91, 140601 (2003); Hahn and Then, Phys. Rev. E 81, 041117 (2010); Klimovich, Shirts and Mobley, J. Comput. Aided Mol.
+ * Des. 29, 397 (2015).
  *
  * Throws "no overlap" when one side has no finite work, or S < 0.001: the maximum-likelihood error would exceed 30 kT.
  *
