@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Lattice fields against exact sums: transfer matrices and grids."""
 
+import gc
+
 import numpy as np
 import openmmflow as of
 import pytest
@@ -121,3 +123,19 @@ def testInefficiencyOfWalkers():
     assert walkersInefficiency(rng.normal(size=(100, 50)) + rng.choice([-3, 3], size=50)) > 50
     with pytest.raises(ValueError, match="variance of the series is 0"):
         walkersInefficiency(np.ones((5, 5)))
+
+
+# A field that is a struct refers to its owner, whose memory another result may take.
+def testStructsInResultsOutliveThem():
+    rng = np.random.default_rng(8)
+    logQ = rng.normal(size=2000).tolist()
+    inside = of.effectiveSupport(logQ, logQ, 0.01).targetInside
+    fromFlow = of.flowFreeEnergy([0.0, 0.0], [1.0, 2.0]).fromFlow
+    gc.collect()
+    others = [(of.effectiveSupport(logQ, [-9.0, -9.0], 0.01), of.flowFreeEnergy([5.0, 6.0], [7.0, 8.0])) for _ in range(100)]
+    assert inside.value == pytest.approx(0.99) and fromFlow.value == 0
+    assert others[0][0].targetInside.value == 0
+    assert of.chainEffectiveSize(logQ).value == pytest.approx(2000, rel=0.2)
+    options = phi4([2, 8], 0.25).getOptions()
+    gc.collect()
+    assert [phi4([3, 3], 0.1).getOptions().hopping, options.hopping] == [0.1, 0.25]
