@@ -104,16 +104,12 @@ std::shared_ptr<ReducedPotential> IsingTorus::createNativePotential() const {
     return std::make_shared<NativeIsing>(options, getConstant());
 }
 
-// B^(-1/2) is a convolution: a product with functions of its modes.
 Tensor IsingTorus::sampleGivenSpins(const Tensor& spins, Random& random) const {
     require(spins.dim() == 2 && spins.size(1) == getNumSites(), "IsingTorus::sampleGivenSpins", "shape of spins",
             spins.sizes(), "[batch, " + std::to_string(getNumSites()) + "]");
-    const Tensor modes = latticeModes({options.rows, options.columns}, options.shift, options.coupling)
-                             .reshape({options.rows, options.columns});
-    const Tensor noise =
-        random.normal(spins.size(0), getNumSites()).reshape({spins.size(0), options.rows, options.columns});
-    const Tensor scaled = at::real(at::fft_ifft2(at::fft_fft2(noise) * modes.rsqrt()));
-    return spins.to(at::kDouble) + scaled.reshape({spins.size(0), -1});
+    const vector<int> extents = {options.rows, options.columns};
+    const Tensor modes = latticeModes(extents, options.shift, options.coupling);
+    return spins.to(at::kDouble) + normalFields(extents, modes, spins.size(0), random);
 }
 
 // -ln 2 cosh h as -|h| - ln(1 + exp(-2 |h|)): cosh would overflow. Every site has its part of the constant.

@@ -142,6 +142,13 @@ double LatticePhi4::freeLogZ() const {
     return 0.5 * (getNumSites() * std::log(M_PI) - modes.log().sum().item<double>());
 }
 
+Tensor LatticePhi4::sampleFree(std::int64_t count, Random& random) const {
+    require(options.quartic == 0, "LatticePhi4::sampleFree", "quartic", options.quartic, "0");
+    require(count >= 1, "LatticePhi4::sampleFree", "count", count, "at least 1");
+    const Tensor modes = latticeModes(options.extents, options.quadratic, -options.hopping);
+    return normalFields(options.extents, 2 * modes, count, random);
+}
+
 // Slices of one or two sites along the longest extent. With g(phi)^2 the part of a slice's weight that belongs to one
 // of its sites and K(phi, phi') = g(phi) exp(2 hopping phi phi') g(phi'), T of single sites is K, and that of pairs
 // D (K x K), D what joins the two sites of a slice.

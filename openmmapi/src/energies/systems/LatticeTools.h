@@ -4,6 +4,7 @@
 
 #include "../FiniteRows.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/Random.h"
 #include <numeric>
 #include <vector>
 
@@ -61,6 +62,22 @@ inline at::Tensor latticeModes(const std::vector<int>& extents, double constant,
         modes = (modes.unsqueeze(1) + 2 * bond * k.cos()).flatten();
     }
     return modes;
+}
+
+/**
+ * Normal fields whose covariance has the inverse of `modes` as its eigenvalues: white noise, convolved.
+ *
+ * @param modes  of latticeModes(), all > 0  @return float64 [count, sites]
+ */
+inline at::Tensor normalFields(const std::vector<int>& extents, const at::Tensor& modes, std::int64_t count,
+                               Random& random) {
+    const std::vector<std::int64_t> shape(extents.begin(), extents.end());
+    std::vector<std::int64_t> batch = shape, axes(shape.size());
+    batch.insert(batch.begin(), count);
+    std::iota(axes.begin(), axes.end(), 1);
+    const at::Tensor noise = random.normal(count, modes.numel()).reshape(batch);
+    const at::Tensor scaled = at::fft_fftn(noise, {}, axes) * modes.reshape(shape).rsqrt();
+    return at::real(at::fft_ifftn(scaled, {}, axes)).reshape({count, -1});
 }
 
 } // namespace OpenMMFlow

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/systems/AnalyticSystem.h"
+#include "openmmflow/latent/Random.h"
 
 namespace OpenMMFlow {
 
@@ -61,6 +62,8 @@ public:
      * Throws otherwise.
      */
     [[nodiscard]] double getLogZ() const;
+    /** Independent samples of exp(-S) where quartic is 0, as a start for annealing. @return float64 [count, sites] */
+    [[nodiscard]] at::Tensor sampleFree(std::int64_t count, Random& random) const;
     /** S by closed formulas on tensors, of fields on any device: faster than the OpenMM System of createPotential(). */
     [[nodiscard]] std::shared_ptr<ReducedPotential> createNativePotential() const;
     /** One particle for each site, whose first coordinate is phi. */
