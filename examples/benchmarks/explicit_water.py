@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Jumps of alanine dipeptide in TIP3P water, by stages that take its interactions with the water away and back.
+"""Jumps of alanine dipeptide in TIP3P water, by stages that take most of its charges away from the water and back.
 
-    python explicit_water.py                     # some minutes on two cores: a small box, few jumps
-    python explicit_water.py --box 2.85 --jumps 2000 --steps 100     # 750 waters: for a GPU
+    python explicit_water.py                     # 20 minutes of one core: a small box, few jumps
+    python explicit_water.py --box 2.85 --jumps 2000 --steps 200 --plain 50     # 750 waters: for a GPU
 
-The flow is trained in vacuum, where the last stage is. PME, rigid bonds to hydrogen, 2 fs, a barostat between jumps, K x s steps
-of 2 fs out and back (unadjusted Langevin dynamics, or --dynamics Metropolised). Printed for each length of the stages: the part of
-jumps that found a conformation at the last stage, the works, the acceptance, crossings of phi = 0 per hour of wall time with
-jumps, and those of plain dynamics in the time between jumps.
+The flow is trained in vacuum. PME, rigid bonds to hydrogen, 2 fs, a barostat between jumps; K x s steps of 2 fs out and back
+(unadjusted Langevin dynamics, or --dynamics Metropolised). At the last stage many of the flow's trials are decided in turn: some
+fit into the cavity that the molecule has, so that the sterics stay as they are. Printed for each length of the stages: the part of
+jumps that found a conformation at the last stage, the works, the acceptance, what an accepted jump and a change of basin cost,
+and populations of basins beside those of --plain ns of dynamics alone.
 """
 import argparse
 import json
@@ -18,9 +19,9 @@ import numpy as np
 import openmm as mm
 import torch
 from openmm import app, unit
-from openmmflow import (BoltzmannGenerator, Flow, StageDynamics, alchemicalProtocol, alchemicalSystem, temperedData, testsystems,
-                        tuning)
-from openmmflow.analysis import torsion
+from openmmflow import (BoltzmannGenerator, Flow, FlowLangevinIntegrator, StageDynamics, alchemicalProtocol, alchemicalSystem,
+                        temperedData, testsystems, tuning)
+from openmmflow.analysis import blockPopulation, torsion
 from openmmflow.data import geometricTemperatures
 from tqdm import trange
 
@@ -29,14 +30,16 @@ SOLUTE = list(range(22))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--box", type=float, default=2.2, help="nm")
-    parser.add_argument("--cutoff", type=float, default=0.9, help="nm")
-    parser.add_argument("--stages", type=int, nargs=2, default=[8, 16], help="of electrostatics and of sterics")
-    parser.add_argument("--steps", type=int, nargs="+", default=[20, 80], help="at each stage; several are tried in turn")
+    parser.add_argument("--box", type=float, default=2.0, help="nm")
+    parser.add_argument("--cutoff", type=float, default=0.8, help="nm")
+    parser.add_argument("--stages", type=int, nargs=2, default=[30, 0], help="of electrostatics and of sterics")
+    parser.add_argument("--last", type=float, nargs=2, default=[0.4, 0.5], help="values of both at the last stage")
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100], help="at each stage; several are tried in turn")
     parser.add_argument("--dynamics", choices=[kind.name for kind in StageDynamics], default="Langevin")
-    parser.add_argument("--trials", type=int, default=16, help="in the middle of a jump")
-    parser.add_argument("--jumps", type=int, default=12)
-    parser.add_argument("--interval", type=int, default=500, help="steps of dynamics between jumps")
+    parser.add_argument("--trials", type=int, default=512, help="in the middle of a jump")
+    parser.add_argument("--jumps", type=int, default=16)
+    parser.add_argument("--plain", type=float, default=0.1, help="ns of dynamics alone, to compare with")
+    parser.add_argument("--interval", type=int, default=1000, help="steps of dynamics between jumps")
     parser.add_argument("--platform", default="CPU")
     parser.add_argument("--output", type=Path, default=Path("explicit_water"))
     options = parser.parse_args()
@@ -44,14 +47,17 @@ def main():
     torch.set_num_threads(1)
 
     vacuum = testsystems.alanineDipeptide(constraints=app.HBonds)
-    phi = vacuum.getTorsion("phi")
     flow = trainFlow(vacuum, options.output / "flow.safetensors")
     simulation = makeSimulation(vacuum, flow, options)
+    run = BasinRun(simulation, vacuum)
     print(f"{simulation.system.getNumParticles()} particles, {(simulation.system.getNumParticles() - 22) // 3} waters", flush=True)
-    rows = []
+    rows = [runPlain(run, round(options.plain * 5e5))]
+    print(json.dumps(rows[-1]), flush=True)
     for steps in options.steps:
-        protocol = alchemicalProtocol(*options.stages, steps, 0.002, stericPower=2.0, stageDynamics=StageDynamics[options.dynamics])
-        rows.append(runJumps(simulation, protocol, phi, options))
+        lastElectrostatics, lastSterics = options.last
+        protocol = alchemicalProtocol(*options.stages, steps, 0.002, lastElectrostatics=lastElectrostatics, lastSterics=lastSterics,
+                                      stageDynamics=StageDynamics[options.dynamics])
+        rows.append(runJumps(run, protocol, options))
         print(json.dumps(rows[-1]), flush=True)
     (options.output / "explicit_water.json").write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -72,8 +78,6 @@ def trainFlow(vacuum, file):
 
 
 def makeSimulation(vacuum, flow, options):
-    from openmmflow import FlowLangevinIntegrator
-
     forcefield = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
     modeller = app.Modeller(vacuum.topology, vacuum.getPositions() * unit.nanometer)
     modeller.addSolvent(forcefield, model="tip3p", boxSize=mm.Vec3(*[options.box] * 3) * unit.nanometer)
@@ -92,33 +96,63 @@ def makeSimulation(vacuum, flow, options):
     return simulation
 
 
-def runJumps(simulation, protocol, phi, options):
-    """Jumps with a protocol, and dynamics between them."""
-    def angle():
-        return torsion(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value[None], phi)[0]
+class BasinRun:
+    """A simulation whose basin is noted after each block of dynamics and after each jump, with the CPU seconds of each."""
 
-    integrator = simulation.integrator
+    NAMES = ("beta", "alpha right", "alpha left")
+
+    def __init__(self, simulation, molecule):
+        self.simulation, self.torsions = simulation, (molecule.getTorsion("phi"), molecule.getTorsion("psi"))
+        self.start()
+
+    def start(self):
+        self.basins, self.changes = [self.findBasin()], {"dynamics": 0, "jumps": 0}
+        self.seconds = {"dynamics": 0.0, "jumps": 0.0}
+
+    def findBasin(self):
+        x = self.simulation.context.getState(positions=True).getPositions(asNumpy=True)._value[None]
+        phi, psi = (float(np.degrees(torsion(x, atoms)[0])) for atoms in self.torsions)
+        return 2 if 0 < phi < 140 else 1 if -120 < psi < 50 else 0
+
+    def do(self, kind, action):
+        start = time.process_time()
+        action()
+        self.seconds[kind] += time.process_time() - start
+        self.basins.append(self.findBasin())
+        self.changes[kind] += self.basins[-1] != self.basins[-2]
+
+    def summarize(self):
+        basins = np.array(self.basins[1:])
+        populations = {name: str(blockPopulation(basins == i)) for i, name in enumerate(self.NAMES)} if len(basins) >= 20 else {}
+        return {"populations": populations, "changes of basin": self.changes, "CPU seconds": self.seconds}
+
+
+def runPlain(run, steps, block=100):
+    run.start()
+    for _ in trange(0, steps, block, desc="dynamics alone", unit="block"):
+        run.do("dynamics", lambda: run.simulation.step(block))
+    return {"plain ns": steps * 2e-6} | run.summarize()
+
+
+def runJumps(run, protocol, options, block=100):
+    """Jumps with a protocol, and dynamics between them."""
+    integrator = run.simulation.integrator
     integrator.setAnnealedProtocol(protocol)
     integrator.setRecordTrials(True)
     integrator.clearJumpRecords()
-    crossings, dynamics, seconds = 0, 0, {"jumps": 0.0, "dynamics": 0.0}
+    run.start()
     for _ in trange(options.jumps, desc=f"{protocol.getNumStages()} stages of {protocol.getStepsPerStage()} steps", unit="jump"):
-        before, start = angle(), time.perf_counter()
-        simulation.step(options.interval)
-        middle, between = angle(), time.perf_counter()
-        integrator.jump()
-        after, end = angle(), time.perf_counter()
-        dynamics += (before > 0) != (middle > 0)
-        crossings += (middle > 0) != (after > 0)
-        seconds["dynamics"] += between - start
-        seconds["jumps"] += end - between
-    pilot = tuning.summarizePilot(protocol, integrator.getAnnealedRecords(), seconds["jumps"] / options.jumps)
-    accepted = [record.accepted for record in integrator.getAnnealedRecords()]
+        for _ in range(0, options.interval, block):
+            run.do("dynamics", lambda: run.simulation.step(block))
+        run.do("jumps", integrator.jump)
+    records = integrator.getAnnealedRecords()
+    pilot = tuning.summarizePilot(protocol, records, run.seconds["jumps"] / options.jumps)
+    accepted = sum(record.accepted for record in records)
     return {"steps": protocol.getStepsPerStage(), "ps out and back": 2 * protocol.getNumStages() * protocol.getStepsPerStage() * 0.002,
             "jumps": options.jumps, "middle": pilot.middle.value, "works": [round(float(w), 1) for w in pilot.works],
-            "mean probability of acceptance": pilot.acceptance.value, "accepted": int(np.sum(accepted)),
-            "seconds per jump": pilot.seconds, "crossings": {"jumps": int(crossings), "dynamics between": int(dynamics)},
-            "seconds": seconds}
+            "mean probability of acceptance": pilot.middle.value * pilot.acceptance.value, "accepted": accepted,
+            "CPU seconds per jump": pilot.seconds, "CPU seconds per accepted jump": run.seconds["jumps"] / accepted if accepted else None,
+            } | run.summarize()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ _extend.extend()
 
 from . import testsystems
 from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
-from .alchemy import alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem
+from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem,
+                      heatingProtocol)
 from .analysis import State
 from .bridge import SystemBridge, freeEnergyBetweenSystems
 from .data import TrainingData, temperedData

@@ -43,7 +43,7 @@ def annealedSystem(system: mm.System, flow: Any, temperature: Any) -> mm.System:
         U' = annealedEnergy U - annealedDensity kT log q(x)
 
     in which both are Context parameters, 1 and 0 at first: then U' = U, and the flow costs nothing. annealedProtocol()
-    goes from there to U' = -kT log q and back.
+    goes from there to U' = -kT log q and back, heatingProtocol() to U' = U/factor.
 
     Every Force becomes a variable of one CustomCVForce, but for those that act between steps (barostats, thermostats,
     CMMotionRemover), which stay; so force groups are lost. Particles that are not the flow's have no energy at the last
@@ -279,13 +279,16 @@ def _tailCoefficient(nonbonded: mm.NonbondedForce, sterics: list[Any]) -> float:
     return float(4 * np.pi * total * len(sterics) / (len(sterics) + 1))
 
 
-def stages(number: int, power: float = 1.0) -> list[float]:
-    """From 1 to 0 in a number of stages: (1 - k/number)^power. Powers above 1 take smaller steps near 0."""
+def stages(number: int, power: float = 1.0, last: float = 0.0) -> list[float]:
+    """From 1 to a last value in a number of stages: last + (1 - last) (1 - k/number)^power. Powers above 1 take smaller steps near
+    the last."""
     if number < 1:
         raise ValueError(f"stages: number is {number}, but must be at least 1")
     if not power > 0:
         raise ValueError(f"stages: power is {power}, but must be positive")
-    return [(1 - k / number)**power for k in range(number + 1)]
+    if not 0 <= last < 1:
+        raise ValueError(f"stages: last is {last}, but must be at least 0 and below 1")
+    return [last + (1 - last) * (1 - k / number)**power for k in range(number + 1)]
 
 
 def annealedProtocol(numStages: int, stepsPerStage: int, stepSize: Any, *, power: float = 1.0, **settings: Any) -> Any:
@@ -301,22 +304,49 @@ def annealedProtocol(numStages: int, stepsPerStage: int, stepSize: Any, *, power
     return _makeProtocol({ENERGY: energy, DENSITY: [1 - value for value in energy]}, stepsPerStage, stepSize, settings)
 
 
+def heatingProtocol(numStages: int, stepsPerStage: int, stepSize: Any, factor: float, **settings: Any) -> Any:
+    """An AnnealedProtocol for annealedSystem(): all interactions are scaled from 1 to 1/factor, in equal ratios.
+
+    That is the ensemble of `factor` times the temperature, in which barriers are low, and which a flow fits that was trained
+    there or is too wide. The flow's density is evaluated in the middle alone: a stage costs no more than plain dynamics, while one
+    of annealedProtocol() costs an evaluation of log q and its gradient in each step.
+
+    Parameters
+    ----------
+    stepsPerStage, stepSize : see AnnealedProtocol
+    factor : above 1
+    settings : friction, stageDynamics, middleJump
+    """
+    if not factor > 1:
+        raise ValueError(f"heatingProtocol: factor is {factor}, but must be above 1")
+    return _makeProtocol({ENERGY: [factor**-value for value in reversed(stages(numStages))]}, stepsPerStage, stepSize, settings)
+
+
 def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStage: int, stepSize: Any, *,
-                       electrostaticPower: float = 1.0, stericPower: float = 1.0, **settings: Any) -> Any:
+                       electrostaticPower: float = 1.0, stericPower: float = 1.0, lastElectrostatics: float = 0.0,
+                       lastSterics: float = 0.0, **settings: Any) -> Any:
     """An AnnealedProtocol for alchemicalSystem(): charges go first, then sterics.
+
+    In water work is lost above all where a cavity closes and opens again. Where the flow's trials differ little enough in shape
+    that some of many (setTrialsPerJump()) fit into the solute's cavity, leave the sterics alone, or keep a part of them.
 
     Parameters
     ----------
     electrostaticStages, stericStages : their numbers; 0 stericStages leave the sterics alone, as in implicit solvent
     stepsPerStage, stepSize : see AnnealedProtocol
     electrostaticPower, stericPower : of the spacings, see stages()
+    lastElectrostatics, lastSterics : their values at the last stage, at least 0 and below 1; sterics may only fade where the
+        charges are gone, whose attraction needs a core
     settings : friction, stageDynamics, middleJump
     """
     if stericStages < 0:
         raise ValueError(f"alchemicalProtocol: stericStages is {stericStages}, but must be at least 0")
-    parameters = {ELECTROSTATICS: stages(electrostaticStages, electrostaticPower) + [0.0] * stericStages}
+    if stericStages > 0 and lastElectrostatics > 0:
+        raise ValueError(f"alchemicalProtocol: lastElectrostatics is {lastElectrostatics}, but must be 0 where sterics fade")
+    charges = stages(electrostaticStages, electrostaticPower, lastElectrostatics)
+    parameters = {ELECTROSTATICS: charges + [0.0] * stericStages}
     if stericStages:
-        parameters[STERICS] = [1.0] * electrostaticStages + stages(stericStages, stericPower)
+        parameters[STERICS] = [1.0] * electrostaticStages + stages(stericStages, stericPower, lastSterics)
     return _makeProtocol(parameters, stepsPerStage, stepSize, settings)
 
 

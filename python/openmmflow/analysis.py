@@ -51,6 +51,46 @@ def findBackboneTorsions(topology: Any) -> dict[str, list[list[int]]]:
     return found
 
 
+def bondedCoordinates(topology: Any, atoms: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Bonds, angles and torsions among some atoms of a Topology, each as columns of positions of these atoms, by name:
+    {"CA-C 2": (1, 4), ...}, with the number from 1 of the residue of the second atom. Of the torsions about a bond there is the one
+    between the heaviest ends."""
+    every = list(topology.atoms())
+    column = {atom: i for i, atom in enumerate(atoms)}
+    neighbours: dict[int, list[int]] = {atom: [] for atom in atoms}
+    for bond in topology.bonds():
+        i, j = bond[0].index, bond[1].index
+        if i in column and j in column:
+            neighbours[i].append(j)
+            neighbours[j].append(i)
+
+    def number(atom: int) -> int:
+        return every[atom].element.atomic_number if every[atom].element else 0
+
+    bonds = [(i, j) for i in atoms for j in neighbours[i] if i < j]
+    angles = [(i, j, k) for j in atoms for i in neighbours[j] for k in neighbours[j] if i < k]
+    torsions = []
+    for j, k in bonds:
+        ends = [max((a for a in neighbours[b] if a not in (j, k)), key=number, default=None) for b in (j, k)]
+        if None not in ends and ends[0] != ends[1]:
+            torsions.append((ends[0], j, k, ends[1]))
+    return {f"{'-'.join(every[i].name for i in path)} {every[path[1]].residue.index + 1}": tuple(column[i] for i in path)
+            for path in (*bonds, *angles, *torsions)}
+
+
+def measure(positions: Any, columns: Sequence[int]) -> np.ndarray:
+    """A bond (nm), an angle or a torsion (degrees) in each frame, by the number of columns. positions: nm [frames, atoms, 3]."""
+    x = np.asarray(positions, dtype=float)
+    if len(columns) == 4:
+        return np.degrees(torsion(x, columns))
+    i, j, *k = (x[:, a] for a in columns)
+    first = i - j
+    if not k:
+        return np.linalg.norm(first, axis=1)
+    second = k[0] - j
+    return np.degrees(np.arctan2(np.linalg.norm(np.cross(first, second), axis=1), np.sum(first * second, axis=1)))
+
+
 @dataclass(frozen=True)
 class State:
     """The configurations with a torsion inside a range.

@@ -21,11 +21,12 @@ from tqdm import tqdm
 from . import openmmflow as api
 from . import _build, plots
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
-                      protocolAsDict, protocolFromDict)
-from .analysis import State, blockPopulation, findBackboneTorsions, freeEnergyFromPopulation, torsion
+                      heatingProtocol, protocolAsDict, protocolFromDict)
+from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTorsions, freeEnergyFromPopulation, torsion
 from .bridge import freeEnergyBetweenSystems
 from .config import UserError, makeParser, parse, readMapping
-from .data import TrainingData, fastestPlatform, geometricTemperatures, temperedData
+from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
+from .diagnostics import Cost
 from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport, writeText
@@ -36,7 +37,7 @@ DESCRIPTIONS = {
     "train": "Make training frames, train a flow of a molecule and judge it.",
     "run": "Run Langevin dynamics that jumps with a flow.",
     "tune": "Find how long annealed jumps should be, from pilot runs.",
-    "evaluate": "Judge a flow: effective sample size, acceptance, populations.",
+    "evaluate": "Judge a flow: effective sample sizes, dropped modes, what is wrong and what to try.",
     "free-energy": "Free energy difference between two regions or two Systems, or of a System, by BAR through a flow.",
     "info": "Show versions and platforms, and what is in a flow file.",
 }
@@ -104,7 +105,8 @@ def train(options: argparse.Namespace) -> None:
         print(f"openmm-flow: warning: the held-out loss ends {rise:.1f} above its minimum: use more frames or fewer "
               "iterations", file=sys.stderr)
     frames = None if data is None else data.atTemperature()
-    judge(options, molecule, generator, out, summary, figures, frames, "train")
+    judge(options, molecule, generator, out, summary, figures, frames, "train",
+          None if data is None else costOfFrames(data))
     finish(out, "train", "Training of a flow", summary, figures)
 
 
@@ -129,11 +131,15 @@ def trainTestSystem(options: argparse.Namespace, out: Path) -> None:
                                           **common))
         figures["Training on own samples"] = drawLosses(histories[1], out / "refining.png")
     generator.flow.save(str(out / "flow.safetensors"))
+    diagnosis = generator.diagnose(options.samples, options.seed)
+    writeJson(out / "train-diagnosis.json", diagnosis.asDict())
+    plots.diagnostics(out / "train-diagnosis.png", diagnosis)
+    figures["Diagnosis"] = "train-diagnosis.png"
     finish(out, "train", f"Training of a flow of {options.testsystem}", {
         "training": {"iterations": sum(history.iterations[-1] for history in histories),
                      "energy evaluations": generator.energyEvaluations,
                      "CPU minutes": sum(history.cpuMinutes for history in histories)},
-        "flow samples": generator.evaluate(options.samples, options.seed)}, figures)
+        "flow samples": generator.evaluate(options.samples, options.seed)} | diagnosis.summarize(), figures)
 
 
 def makeGenerator(options: argparse.Namespace, molecule: Molecule, atoms: list[int], data: TrainingData | None,
@@ -311,6 +317,7 @@ def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint
 
 STAGED_SYSTEMS: dict[str, Callable[[mm.System, BoltzmannGenerator], mm.System]] = {
     "density": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
+    "heating": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
     "alchemical": lambda system, generator: alchemicalSystem(system, generator.atoms)}
 
 
@@ -339,12 +346,11 @@ def tune(options: argparse.Namespace) -> None:
     simulation = makeSimulation(options, molecule, integrator)
     startDynamics(options, simulation)
     simulation.step(10 * options.pilot_interval)
-    settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
     bare = tuning.runBare(simulation, options.pilot_jumps, options.pilot_interval, not options.quiet)
     pilots: dict[str, tuning.Pilot] = {}
     details: dict[str, Any] = {"bare jumps": bare.asDict(), "pilots": {}}
     for text in options.pilots:
-        protocol = makeStages(molecule.system, path, *map(int, text.split("x")), options.stage_timestep or timestep, settings)
+        protocol = makeStages(options, molecule.system, path, *map(int, text.split("x")), timestep)
         pilots[text] = tuning.runPilot(simulation, protocol, options.pilot_jumps, options.pilot_interval, not options.quiet)
         details["pilots"][text] = pilots[text].asDict()
         writeJson(out / "tune.json", details)  # they stay whatever comes of the others
@@ -364,13 +370,19 @@ def tune(options: argparse.Namespace) -> None:
     finish(out, "tune", "Length of annealed jumps", summary, {"Acceptance and accepted jumps per second": "tune.png"}, details)
 
 
-def makeStages(system: mm.System, path: str, stages: int, steps: int, timestep: float, settings: dict[str, Any]) -> Any:
+def makeStages(options: argparse.Namespace, system: mm.System, path: str, stages: int, steps: int, timestep: float) -> Any:
     """A protocol of equal steps; the stages of the alchemical path are shared between electrostatics and sterics."""
+    settings = {"stageDynamics": api.StageDynamics[options.stage_dynamics], "friction": options.friction}
+    timestep = options.stage_timestep or timestep
     if path == "density":
         return annealedProtocol(stages, steps, timestep, **settings)
-    hasSterics = any(force.getName() == STERIC_FORCE for force in system.getForces())
-    first = max(1, stages // 2) if hasSterics else stages
-    return alchemicalProtocol(first, max(1, stages - first) if hasSterics else 0, steps, timestep, **settings)
+    if path == "heating":
+        return heatingProtocol(stages, steps, timestep, options.heating_factor, **settings)
+    fade = options.last_sterics < 1 and any(force.getName() == STERIC_FORCE for force in system.getForces())
+    first = max(1, stages // 2) if fade else stages
+    return alchemicalProtocol(first, max(1, stages - first) if fade else 0, steps, timestep,
+                              lastElectrostatics=options.last_electrostatics, lastSterics=options.last_sterics if fade else 0.0,
+                              **settings)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -378,23 +390,54 @@ def evaluate(options: argparse.Namespace) -> None:
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
     frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
+    if frames is not None and len(frames) < FEWEST_FRAMES:
+        raise UserError(f"--frames holds {len(frames)} frames, but must hold at least {FEWEST_FRAMES} (see --discard)")
     summary: dict[str, Any] = {"flow": str(options.flow)}
     figures: dict[str, str] = {}
-    judge(options, molecule, generator, out, summary, figures, frames, "evaluate")
+    costs = findCosts(options, molecule)
+    judge(options, molecule, generator, out, summary, figures, frames, "evaluate", **costs)
     finish(out, "evaluate", "Judgement of a flow", summary, figures)
 
 
+FEWEST_FRAMES = 25  # of which a diagnosis can be made
+
+
+def findCosts(options: argparse.Namespace, molecule: Molecule) -> dict[str, Cost]:
+    """What plain dynamics costs: from one of the frames to the next, and for an independent sample, where the user says."""
+    steps = {"frameCost": options.frame_steps, "dynamicsCost": options.independent_steps}
+    if any(steps.values()):
+        seconds = secondsPerStep(molecule.system, molecule.positions, choosePlatform(options, molecule))
+        return {name: Cost(count, count * seconds) for name, count in steps.items() if count}
+    if len(options.frames) == 1 and options.frames[0].suffix == ".npz":
+        return {"frameCost": costOfFrames(TrainingData.load(options.frames[0]))}
+    return {}
+
+
+def costOfFrames(data: TrainingData) -> Cost:
+    """Of each frame at the temperature itself, by the tempering that made them all."""
+    count = len(data.atTemperature())
+    return Cost(data.steps / count, 60 * data.cpuMinutes / count) if count and data.steps else Cost()
+
+
 def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannGenerator, out: Path,
-          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str) -> None:
-    """Evaluate a flow, fill in the summary and draw the figures."""
+          summary: dict[str, Any], figures: dict[str, str], frames: np.ndarray | None, name: str,
+          frameCost: Cost | None = None, dynamicsCost: Cost | None = None) -> None:
+    """Evaluate a flow, say what is wrong with it, fill in the summary and draw the figures."""
     states = findStates(options, molecule, generator)
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
     summary["flow samples"] = evaluation.asDict()
-    targets = None
-    if frames is not None and len(frames):
-        targets = generator.logWeights(frames[::max(1, len(frames) // 10_000)])
-    plots.logWeightHistogram(out / f"{name}-log-weights.png", evaluation.logWeights, dataLogWeights=targets)
-    figures["Log weights"] = f"{name}-log-weights.png"
+    kept = None
+    if frames is not None and len(frames) >= FEWEST_FRAMES:
+        stride = max(1, len(frames) // 10_000)
+        kept = frames[::stride]
+        if frameCost is not None:
+            frameCost = frameCost * stride
+    diagnosis = generator.diagnose(evaluation, kept, coordinates=nameCoordinates(options, molecule, generator.atoms),
+                                   frameCost=frameCost, dynamicsCost=dynamicsCost)
+    summary |= diagnosis.summarize()
+    writeJson(out / f"{name}-diagnosis.json", diagnosis.asDict())
+    plots.diagnostics(out / f"{name}-diagnosis.png", diagnosis)
+    figures["Diagnosis"] = f"{name}-diagnosis.png"
     panels = {"flow": (evaluation.positions, None), "flow, reweighted": (evaluation.positions, evaluation.logWeights)}
     if frames is not None and len(frames):
         panels["target frames"] = (frames, None)
@@ -568,6 +611,15 @@ def findStates(options: argparse.Namespace, molecule: Molecule, generator: Boltz
             raise UserError(f"--region {text!r}: there is no torsion {label}: known are {known}")
         states[name] = generator.state(torsions[label], low, high)
     return states
+
+
+def nameCoordinates(options: argparse.Namespace, molecule: Molecule, atoms: list[int]) -> dict[str, tuple[int, ...]]:
+    """Bonds, angles and torsions of the atoms as columns of the frames; torsions that have a name of their own, with it."""
+    found = bondedCoordinates(molecule.topology, atoms)
+    named = {name: tuple(atoms.index(i) for i in indices) for name, indices in findTorsions(options, molecule).items()
+             if set(indices) <= set(atoms)}
+    axes = [set(columns[1:3]) for columns in named.values()]
+    return named | {name: columns for name, columns in found.items() if len(columns) < 4 or set(columns[1:3]) not in axes}
 
 
 def drawFrames(options: argparse.Namespace, molecule: Molecule, atoms: list[int], out: Path,

@@ -144,8 +144,12 @@ OPTIONS = (
     Option("jump-interval", natural, 100, "time steps between jumps; 0 for none", "run"),
     Option("trials-per-jump", count, 1, "proposals at each jump", "run tune"),
     Option("protocol", Path, None, "stages of annealed jumps, as `tune` writes them; bare jumps by default", "run"),
-    Option("path", oneOf("density", "alchemical"), None, "of the stages: density (towards that of the flow; default where the flow "
-           "has all atoms) or alchemical (the solute leaves its solvent; default elsewhere)", "tune"),
+    Option("path", oneOf("density", "heating", "alchemical"), None, "of the stages: density (towards that of the flow; default where "
+           "the flow has all atoms), heating (of these atoms) or alchemical (the solute leaves its solvent; default elsewhere)", "tune"),
+    Option("heating-factor", number, 1.5, "of the temperature, at the last stage of heating", "tune"),
+    Option("last-electrostatics", fraction, 0.0, "part of the solute's electrostatics with solvent that is kept at the last stage",
+           "tune"),
+    Option("last-sterics", fraction, 0.0, "part of its sterics that is kept; 1 leaves them alone", "tune"),
     Option("pilots", pilot, ["4x2", "8x2", "8x10"], "pilot runs, each STAGESxSTEPS with steps at each stage", "tune", many=True),
     Option("pilot-jumps", several, 100, "jumps of each pilot run", "tune"),
     Option("pilot-interval", count, 100, "time steps between them", "tune"),
@@ -157,6 +161,9 @@ OPTIONS = (
     Option("format", oneOf("dcd", "xtc"), "dcd", "of the trajectory: dcd or xtc", "run"),
     Option("frames", Path, [], "target frames: trajectories or .npz of `train`; with --systems one file for each, or made", "evaluate free-energy", many=True),
     Option("discard", natural, 0, "frames to leave out at the start of --frames", "evaluate free-energy"),
+    Option("frame-steps", count, None, "time steps between --frames, to compare the flow's cost with plain dynamics'", "evaluate"),
+    Option("independent-steps", count, None, "time steps of plain dynamics for an independent sample; from --frame-steps and the "
+           "autocorrelation of the frames by default", "evaluate"),
     Option("quiet", bool, False, "no progress bars", _ALL),
     Option("debug", bool, False, "show the traceback of an error", _ALL),
 )

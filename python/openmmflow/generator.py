@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from .adaptive import Walkers, WalkerStatistics, addFrames
-from .analysis import Estimate, State, summarize
+from .analysis import Estimate, State, measure, summarize
 from .data import R, TrainingData, inUnit, temperedData, toNanometers, writeNpz
+from .diagnostics import Cost, Diagnosis, diagnose
 from .freeenergy import AbsoluteFreeEnergy, FreeEnergyDifference, absoluteFreeEnergy, describeMeasure, freeEnergyDifference
 
 SOLVENT = frozenset("HOH WAT SOL TIP3 TIP3P TIP4 SPC NA CL K LI RB CS MG CA ZN Na+ Cl- K+ SOD CLA POT CES".split())
@@ -432,6 +433,29 @@ class BoltzmannGenerator:
                           Estimate(acceptance.value, acceptance.standardError),
                           dict(zip(probabilities, (found - middle).tolist())), summarize(states, positions, logWeights),
                           int(np.sum(np.isneginf(logWeights))), len(logWeights), cpuMinutes)
+
+    def diagnose(self, evaluation: Evaluation, frames: Any = None, *, coordinates: Mapping[str, Sequence[int]] | None = None,
+                 frameCost: Cost | None = None, dynamicsCost: Cost | None = None) -> Diagnosis:
+        """Say what is wrong with the flow, and what to try; plots.diagnostics() draws the result.
+
+        Parameters
+        ----------
+        evaluation : of evaluate()
+        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order
+        coordinates : {name: two, three or four columns of the positions}, a bond, an angle or a torsion whose distributions are
+            compared; see analysis.bondedCoordinates()
+        frameCost, dynamicsCost : see diagnostics.diagnose()
+        """
+        samples = len(evaluation.logWeights)
+        cost = Cost(evaluation.energyEvaluations / samples, 60 * evaluation.cpuMinutes / samples)
+        if frames is None:
+            return diagnose(evaluation.logWeights, sampleCost=cost, dynamicsCost=dynamicsCost)
+        columns = coordinates or {}
+        drawn = evaluation.positions[:20_000]  # enough for histograms
+        return diagnose(evaluation.logWeights, self.logWeights(frames), sampleCost=cost, frameCost=frameCost,
+                        dynamicsCost=dynamicsCost,
+                        coordinates={name: (measure(drawn, c), measure(frames, c)) for name, c in columns.items()},
+                        periods={name: 360.0 for name, c in columns.items() if len(c) == 4})
 
     def freeEnergy(self, stateA: State, stateB: State, frames: Any, numSamples: int = 100_000, *,
                    evaluation: Evaluation | None = None, seed: int = 0, progress: bool = True) -> FreeEnergyDifference:

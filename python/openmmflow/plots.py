@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .analysis import freeEnergyProfile
+from .diagnostics import DataDiagnosis, Diagnosis, Marginal, Verdict, tailIndexLimit
 
 COLORS = ("#0b6e99", "#d1495b", "#66a182", "#edae49", "#5e548e")
 _TICKS = (-180, -90, 0, 90, 180)
@@ -149,3 +151,185 @@ def tuning(file: str | Path, found: Any, bare: Any) -> None:
         for axis, label in ((left, "acceptance"), (right, "accepted jumps / s")):
             axis.set(xlabel="stages", ylabel=label, xscale="log", yscale="log")
         left.legend(frameon=False)
+
+
+_SEVERITY = {"problem": COLORS[1], "warning": COLORS[3], "note": "gray"}
+_LISTED_MARGINALS, _DRAWN_MARGINALS, _LINE = 10, 5, 150
+
+
+def diagnostics(file: str | Path, diagnosis: Diagnosis, title: str = "Diagnosis of a flow", unit: str = "kT") -> None:
+    """One page on a flow: what is wrong and what to try, weights, effective sizes, free energies, chain, costs, marginals.
+
+    Parameters
+    ----------
+    unit : of log w and F
+    """
+    lines = [line for verdict in diagnosis.verdicts() for line in _wrap(verdict)]
+    drawn = diagnosis.marginals[:_DRAWN_MARGINALS]
+    rows = 2 + (len(drawn) + 3) // 3 if drawn else 2
+    heights = [0.5 + 0.24 * max(len(lines), 1), *[3.3] * rows]
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(2, 1, height_ratios=[heights[0], sum(heights[1:])])
+    _writeVerdicts(parts[0], title, lines)
+    axes = parts[1].subplots(rows, 3)
+    _drawLogWeights(axes[0, 0], diagnosis, unit)
+    _drawTail(axes[0, 1], diagnosis)
+    _drawSizes(axes[0, 2], diagnosis)
+    _drawFreeEnergies(axes[1, 0], diagnosis, unit)
+    _drawStays(axes[1, 1], diagnosis)
+    _drawCosts(axes[1, 2], diagnosis)
+    if drawn:
+        _drawDivergences(axes[2, 0], diagnosis.marginals[:_LISTED_MARGINALS])
+        for number, axis in enumerate(axes[2:].flat[1:]):
+            _drawMarginal(axis, drawn[number] if number < len(drawn) else None, number == 0)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.title.set_fontsize(10.5)
+    figure.savefig(file)
+
+
+def _wrap(verdict: Verdict) -> list[tuple[str, str, bool]]:
+    """Lines with the colour of a mark before them, if any, and whether they are bold."""
+    finding = textwrap.wrap(f"{verdict.severity.upper()}: {verdict.finding}.", _LINE)
+    advice = textwrap.wrap(f"Try: {verdict.advice}.", _LINE)
+    return [(line, _SEVERITY[verdict.severity] if number == 0 else "", number < len(finding))
+            for number, line in enumerate(finding + advice)]
+
+
+def _writeVerdicts(part: Any, title: str, lines: list[tuple[str, str, bool]]) -> None:
+    part.suptitle(title, fontsize=15, fontweight="bold", x=0.01, ha="left")
+    axis = part.subplots()
+    axis.set_axis_off()
+    axis.set(xlim=(0, 1), ylim=(max(len(lines), 1), 0))
+    if not lines:
+        axis.text(0.01, 0.5, "Nothing wrong was found.", color=COLORS[2], fontsize=12, fontweight="bold", va="center")
+    for position, (line, color, bold) in enumerate(lines):
+        axis.text(0.02, position + 0.5, line, fontsize=10, va="center", fontweight="bold" if bold else "normal")
+        if color:
+            axis.plot(0.01, position + 0.5, "s", color=color, markersize=9, clip_on=False)
+
+
+def _drawLogWeights(axis: Any, d: Diagnosis, unit: str) -> None:
+    middle = np.median(d.logWeights[np.isfinite(d.logWeights)])
+    series = {f"flow, {d.samples:,} samples": d.logWeights}
+    if d.targetLogWeights is not None:
+        series[f"data, {len(d.targetLogWeights):,} frames"] = d.targetLogWeights
+    finite = {label: values[np.isfinite(values)] - middle for label, values in series.items()}
+    low = min(np.quantile(values, 0.005) for values in finite.values())
+    high = max(np.quantile(values, 0.999) for values in finite.values())
+    low = max(low, high - 100)  # what is below is in the first bin
+    edges = np.linspace(low - 1, high + 1, 80)
+    for color, (label, values) in zip(COLORS, finite.items()):
+        axis.hist(np.clip(values, edges[0], edges[-1]), edges, weights=np.full(len(values), 1 / len(series[label])), color=color,
+                  alpha=0.55, label=label)
+    if d.data is not None:
+        axis.axvline(-_bestEstimate(d.data)[1] - middle, color="black", linewidth=1, linestyle=":", label="ln Z")
+    zero = f", {d.zeroFraction:.1%} zero" if d.zeroFraction else ""
+    axis.set(xlabel=f"log w − median / {unit}", ylabel="part of samples", title=f"Weights{zero}", yscale="log")
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, 3e-5), 30 * high)
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _drawTail(axis: Any, d: Diagnosis) -> None:
+    """The part of the samples above a weight, w in units of its mean."""
+    ordered = np.sort(d.logWeights[np.isfinite(d.logWeights)])[::-1]
+    w = np.exp(ordered - ordered[0])
+    w *= d.samples / w.sum()
+    axis.loglog(w, np.arange(1, len(w) + 1) / d.samples, color=COLORS[0], linewidth=1.8)
+    axis.plot(w[0], 1 / d.samples, "o", color=COLORS[1], label=f"the largest has {d.largestShare:.2g} of all weight")
+    axis.set(xlabel="weight / mean weight", ylabel="part of samples above", xlim=(1e-3, max(3 * w[0], 30)),
+             title=f"Tail of the weights: k = {d.tailIndex:.2f} (limit {tailIndexLimit(d.samples):.2f})")
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def _drawSizes(axis: Any, d: Diagnosis) -> None:
+    sizes = {"reverse": d.reverse, "reverse, clipped": d.clipped, "chain, 1/(2τ)": d.chain}
+    if d.data is not None:
+        sizes["forward, from data"] = d.data.forward
+    bars = axis.barh(list(sizes), list(sizes.values()), color=[COLORS[0], "#7fb3cc", COLORS[4], COLORS[1]][:len(sizes)], height=0.6)
+    axis.bar_label(bars, [f"{value:.3g}" for value in sizes.values()], padding=3, fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1.12), xlabel=f"ESS / N,  N = {d.samples:,}" + (f" and {d.data.frames:,}" if d.data else ""),
+             title="Effective sample sizes")
+
+
+def _drawFreeEnergies(axis: Any, d: Diagnosis, unit: str) -> None:
+    if d.data is None:
+        _say(axis, "Mode-drop test", "No data:\nwhat the flow has dropped\ncan't be seen.")
+        return
+    name, zero = _bestEstimate(d.data)
+    rows = {"upper bound": d.data.upperBound, "$F_q$ (flow)": d.data.fromFlow, "BAR": d.data.bar, "$F_p$ (data)": d.data.fromTarget,
+            "lower bound": d.data.lowerBound}
+    estimates = [value for value in list(rows.values())[1:4] if np.isfinite(value.value)]
+    width = 1.5 * max(0.05, *(abs(value.value - zero) + 3 * value.standardError for value in estimates))
+    for number, value in enumerate(rows.values()):
+        x, color = value.value - zero, "gray" if number in (0, 4) else COLORS[0]
+        if abs(x) <= 3 * width:
+            width = max(width, 1.1 * abs(x))
+            axis.errorbar(x, number, xerr=value.standardError, fmt="o", capsize=4, color=color)
+        else:  # also where it is infinite, or not a number
+            axis.text(0.02 if x < 0 else 0.98, number, "none" if np.isnan(x) else f"{x:+.3g}", color=color, va="center",
+                      ha="left" if x < 0 else "right", transform=axis.get_yaxis_transform())
+    axis.axvline(0, color="black", linewidth=1, linestyle=":")
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set(xlabel=f"F − {name} / {unit}", xlim=(-width, width), ylim=(4.6, -0.6),
+             title=f"Mode-drop test: the flow covers {d.data.covered.value:.3g} ± {d.data.covered.standardError:.2g}\n"
+                   f"of the target; overlap with it {d.data.overlap:.2g}")
+
+
+def _bestEstimate(data: DataDiagnosis) -> tuple[str, float]:
+    return ("BAR", data.bar.value) if np.isfinite(data.bar.value) else ("$F_p$", data.fromTarget.value)
+
+
+def _drawStays(axis: Any, d: Diagnosis) -> None:
+    edges = np.unique(np.geomspace(1, d.stays.max() + 1, 40).astype(int))
+    edges = np.append(edges, edges[-1] + 1)
+    axis.hist(d.stays, edges - 0.5, weights=d.stays / d.stays.sum(), color=COLORS[4])
+    axis.set(xscale="log", xlabel="steps at one sample", ylabel="part of the chain", xlim=(0.5, max(edges[-1], 20)),
+             title=f"Independence chain: acceptance {d.acceptance.value:.3f} ± {d.acceptance.standardError:.1g},\n"
+                   f"longest run of rejections {d.longestRun:,} of {d.samples:,}")
+
+
+def _drawCosts(axis: Any, d: Diagnosis) -> None:
+    rows = [("flow", d.flowCost, COLORS[0]), ("plain dynamics", d.dynamicsCost, "gray")]
+    bars = [(f"{name}:\n{what}", value, color) for what, attribute in (("energies", "energyEvaluations"), ("CPU s", "cpuSeconds"))
+            for name, cost, color in rows if np.isfinite(value := getattr(cost, attribute)) and value > 0]
+    if not bars:
+        _say(axis, "Cost of an independent sample", "Costs were not given.")
+        return
+    names, values, colors = zip(*bars)
+    drawn = axis.barh(names, values, color=colors, height=0.6)
+    axis.bar_label(drawn, [f"{value:.3g}" for value in values], padding=3, fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlim=(min(values) / 10, max(values) * 30), title="Cost of an independent sample")
+
+
+def _drawDivergences(axis: Any, marginals: Sequence[Marginal]) -> None:
+    rows = np.arange(len(marginals))
+    axis.barh(rows - 0.2, [m.divergence for m in marginals], 0.38, color=COLORS[0], label="flow")
+    axis.barh(rows + 0.2, [m.reweighted for m in marginals], 0.38, color=COLORS[2], label="flow, reweighted")
+    axis.plot([m.noise for m in marginals], rows, "|", color="black", markersize=11, markeredgewidth=1.6, label="noise of the data")
+    axis.set_yticks(rows, [m.name for m in marginals], fontsize=8)
+    axis.set_ylim(max(len(rows), 5) - 0.4, -0.6)
+    axis.set(xlabel="Jensen-Shannon divergence / bit", title="Coordinates that deviate most from data")
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
+
+
+def _drawMarginal(axis: Any, marginal: Marginal | None, legend: bool) -> None:
+    if marginal is None:
+        axis.set_axis_off()
+        return
+    width = marginal.edges[1] - marginal.edges[0]
+    axis.stairs(marginal.data / width, marginal.edges, color=COLORS[1], alpha=0.35, fill=True, label="data")
+    axis.stairs(marginal.flow / width, marginal.edges, color=COLORS[0], linewidth=1.6, label="flow")
+    axis.stairs(marginal.weighted / width, marginal.edges, color=COLORS[2], linewidth=1.6, linestyle="--", label="flow, reweighted")
+    axis.set(title=f"{marginal.name}: {marginal.divergence:.3f} bit (noise {marginal.noise:.3f})", yticks=[])
+    if legend:
+        axis.legend(frameon=False, fontsize=8)
+
+
+def _say(axis: Any, title: str, text: str) -> None:
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.text(0.5, 0.5, text, ha="center", va="center", color="gray", transform=axis.transAxes)

@@ -2,6 +2,7 @@
 """Annealed jumps from Python: protocols, Systems that follow them, and jumps in explicit water."""
 
 import copy
+import functools
 import pickle
 
 import numpy as np
@@ -202,11 +203,12 @@ def testAnAnnealedSystemGoesFromItsEnergyToTheFlows():
         of.annealedSystem(mm.System(), flow, TEMPERATURE)
 
 
-def testAnnealedJumpsOfAnAnnealedSystemSampleIt():
+@pytest.mark.parametrize("makeProtocol", [of.annealedProtocol, functools.partial(of.heatingProtocol, factor=2.0)])
+def testAnnealedJumpsOfAnAnnealedSystemSampleIt(makeProtocol):
     """The right well holds 1/(1 + e) of the angle's distribution, up to the volume element, which quadrature has."""
     system, positions, flow = makeAngle()
     integrator = of.FlowLangevinIntegrator(TEMPERATURE, 5, 0.001, flow)
-    integrator.setAnnealedProtocol(of.annealedProtocol(3, 2, 2 * unit.femtosecond, stageDynamics=of.StageDynamics.Metropolised))
+    integrator.setAnnealedProtocol(makeProtocol(3, 2, 2 * unit.femtosecond, stageDynamics=of.StageDynamics.Metropolised))
     integrator.setJumpRandomNumberSeed(1)
     integrator.setRandomNumberSeed(2)
     integrator.setTrialsPerJump(3)
@@ -240,6 +242,18 @@ def testProtocols():
     assert protocol.getMiddleJump() is of.MiddleJump.Always
     assert "6 stages of 10 steps" in repr(protocol)
     assert of.alchemicalProtocol(2, 0, 10, 0.002).getNumParameters() == 1
+    partly = alchemy.parametersOf(of.alchemicalProtocol(2, 0, 10, 0.002, lastElectrostatics=0.2))
+    assert partly == {alchemy.ELECTROSTATICS: pytest.approx([1, 0.6, 0.2])}
+    partly = alchemy.parametersOf(of.alchemicalProtocol(1, 2, 10, 0.002, stericPower=2.0, lastSterics=0.6))
+    assert partly == {alchemy.ELECTROSTATICS: [1, 0, 0, 0], alchemy.STERICS: pytest.approx([1, 1, 0.7, 0.6])}
+    heated = alchemy.parametersOf(of.heatingProtocol(2, 10, 0.001, 2.25, friction=3.0))
+    assert heated == {alchemy.ENERGY: pytest.approx([1, 1 / 1.5, 1 / 2.25])}
+    with pytest.raises(ValueError, match="last is 1.0, but must be at least 0 and below 1"):
+        of.alchemicalProtocol(2, 1, 1, 0.001, lastSterics=1.0)
+    with pytest.raises(ValueError, match="lastElectrostatics is 0.5, but must be 0 where sterics fade"):
+        of.alchemicalProtocol(2, 1, 1, 0.001, lastElectrostatics=0.5)
+    with pytest.raises(ValueError, match="factor is 1, but must be above 1"):
+        of.heatingProtocol(2, 1, 0.001, 1)
     with pytest.raises(ValueError, match="number is 0, but must be at least 1"):
         of.annealedProtocol(0, 1, 0.001)
     with pytest.raises(ValueError, match="power is 0, but must be positive"):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import argparse
+import functools
 import json
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import openmmflow as of
 import pytest
 import yaml
 from openmm import app
+from openmmflow import alchemy, cli
 from openmmflow.cli import DESCRIPTIONS, main
 from openmmflow.config import OPTIONS, RECIPES, UserError, makeParser, parse
 from openmmflow.trajectory import repairTrajectory
@@ -121,7 +124,7 @@ def testTrainWritesWhatItPromises(output):
     left, right = (summary["flow samples"]["populations"][name]["value"] for name in ("phi<0", "phi>0"))
     assert left + right == pytest.approx(1)
     page = (output / "train.html").read_text()
-    for figure in ("loss.png", "train-log-weights.png", "train-ramachandran.png", "train-profile.png"):
+    for figure in ("loss.png", "train-diagnosis.png", "train-ramachandran.png", "train-profile.png"):
         assert (output / figure).read_bytes().startswith(b"\x89PNG") and figure in page
     assert not list(output.glob("*tmp*"))
 
@@ -150,6 +153,8 @@ def testATestSystemIsTrainedOnItsEnergyAndJudgedByItsTruth(tmp_path):
     assert abs(found["ln Z"]["value"] - found["ln Z, exact"]) < 4 * found["ln Z"]["standardError"]
     assert 0.3 < found["ESS/N"] <= 1
     assert (tmp_path / "train.html").exists() and (tmp_path / "refining.png").exists()
+    diagnosis = json.loads((tmp_path / "train-diagnosis.json").read_text())
+    assert set(diagnosis["marginals"]) == {"x0", "x1"} and (tmp_path / "train-diagnosis.png").exists()
 
 
 @pytest.mark.slow
@@ -251,15 +256,42 @@ def testTuneProposesAProtocolThatRunTakes(output, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["jumps"]["trials"] == 5
     short.write_text("path: magic\n")
     expectError(capsys, ["run", *SMALL, "--flow", str(output / "flow.safetensors"), "--output", str(tmp_path / "other"),
-                         "--protocol", str(short)], "path is 'magic', but must be density or alchemical")
+                         "--protocol", str(short)], "path is 'magic', but must be density or heating or alchemical")
     expectError(capsys, ["tune", *SMALL, "--pilots", "3"], "--pilots is '3', but must be a STAGESxSTEPS such as 8x10")
 
 
-def testEvaluateAndFreeEnergy(output, tmp_path):
+def testStagesOfEachPath():
+    system = mm.System()
+    system.addForce(mm.CustomBondForce("r"))
+    system.getForce(0).setName(alchemy.STERIC_FORCE)
+    options = argparse.Namespace(stage_dynamics="Langevin", friction=2.0, stage_timestep=None, heating_factor=4.0,
+                                 last_electrostatics=0.0, last_sterics=0.5)
+    make = functools.partial(cli.makeStages, options, system, stages=2, steps=7, timestep=0.001)
+    assert alchemy.parametersOf(make("heating")) == {"annealedEnergy": pytest.approx([1, 0.5, 0.25])}
+    assert alchemy.parametersOf(make("density"))["annealedDensity"] == [0, 0.5, 1]
+    assert alchemy.parametersOf(make("alchemical")) == {"soluteElectrostatics": [1, 0, 0], "soluteSterics": [1, 1, 0.5]}
+    options.last_electrostatics, options.last_sterics = 0.2, 1.0
+    assert alchemy.parametersOf(make("alchemical")) == {"soluteElectrostatics": pytest.approx([1, 0.6, 0.2])}
+    assert make("heating").getStepsPerStage() == 7 and make("heating").getStageDynamics() == of.StageDynamics.Langevin
+
+
+def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
     common = [*SMALL, "--flow", str(output / "flow.safetensors"), "--frames", str(output / "data.npz"), "--samples",
               "4000", "--region", "beta=phi:-180:-105", "alpha=phi:-105:-30", "--output", str(tmp_path)]
     assert main(["evaluate", *common]) == 0
-    assert set(json.loads((tmp_path / "evaluate.json").read_text())["flow samples"]["populations"]) == {"beta", "alpha"}
+    summary = json.loads((tmp_path / "evaluate.json").read_text())
+    assert set(summary["flow samples"]["populations"]) == {"beta", "alpha"}
+    diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
+    assert diagnosis["ESS/N"]["forward"] == summary["ESS/N from data"] and diagnosis["data"]["frames"] == 300
+    assert {"phi", "psi", "CA-C 2", "N-CA-C 2"} <= set(diagnosis["marginals"])
+    assert len(diagnosis["marginals"]) == 21 + 36 + 7  # bonds, angles, torsions
+    costs = diagnosis["cost of an independent sample"]
+    assert costs["plain dynamics"]["energyEvaluations"] > 3 * 50 and costs["plain dynamics"]["cpuSeconds"] > 0
+    assert costs["flow"]["energyEvaluations"] == pytest.approx(1 / diagnosis["ESS/N"]["reverse"])
+    assert (tmp_path / "evaluate-diagnosis.png").exists()
+    assert "evaluate-diagnosis.png" in (tmp_path / "evaluate.html").read_text()
+    shown = capsys.readouterr().out
+    assert all(f"{verdict['finding']}. {verdict['advice']}." in shown for verdict in diagnosis["verdicts"])
     assert main(["free-energy", *common]) == 0
     result = json.loads((tmp_path / "free-energy.json").read_text())["F(alpha) - F(beta) in kT by BAR"]
     assert 0 < result["standardError"] < 1 and result["A"]["numForward"] == 2000
@@ -315,6 +347,17 @@ def testFreeEnergyBetweenTwoSystemsOnGivenFrames(output, tmp_path, capsys):
     for change, text in ((["--absolute"], "give --systems, --absolute or --region"), (["--frames", frames[0]], "must be two: one for each"),
                          (["--systems", files[0]], "there are 1 --systems, but must be two")):
         expectError(capsys, [*arguments, "--overwrite", *change], text)
+
+
+def testEvaluateWithoutFramesSaysWhatItCannotSee(output, tmp_path, capsys):
+    assert main(["evaluate", *SMALL, "--flow", str(output / "flow.safetensors"), "--samples", "2000", "--independent-steps", "5000",
+                 "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    expectError(capsys, ["evaluate", *SMALL, "--flow", output / "flow.safetensors", "--frames", output / "data.npz", "--discard", 280,
+                         "--output", tmp_path / "few"], "--frames holds 20 frames, but must hold at least 25")
+    assert "no data: what the flow has dropped can't be seen" in shown
+    diagnosis = json.loads((tmp_path / "evaluate-diagnosis.json").read_text())
+    assert "data" not in diagnosis and diagnosis["cost of an independent sample"]["plain dynamics"]["energyEvaluations"] == 5000
 
 
 def testSystemAndStateReplaceAPdb(output, tmp_path, capsys):

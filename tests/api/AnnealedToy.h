@@ -160,19 +160,14 @@ private:
     double sum = 0;
 };
 
-/** The largest deviation from invariance, in standard errors: means of f(after) - f(before) over exact starts, for some
- * functions f that between them see wells, widths and energies. */
-inline double deviation(double tilt, int samples, std::uint64_t seed, const std::function<void(Point&)>& move) {
-    const std::vector<std::function<double(const Point&)>> functions = {
-        [](const Point& x) { return x[0] > 0.0835 ? 1.0 : 0.0; },
-        [](const Point& x) { return std::pow(std::abs(x[0]) - 2.4, 2); }, [](const Point& x) { return std::abs(x[0]); },
-        [](const Point& x) { return x[1] * x[1] + x[2] * x[2]; }, [](const Point& x) { return x[1] + x[2]; }};
-    const WellSampler sampler(tilt);
-    Random random(seed);
+/** The largest deviation from invariance, in standard errors: means of f(after) - f(before) over exact starts. */
+template <class Configuration>
+double largestDeviation(const std::vector<std::function<double(const Configuration&)>>& functions, int samples,
+                        const std::function<Configuration()>& draw, const std::function<void(Configuration&)>& move) {
     std::vector<double> sums(functions.size()), squares(functions.size());
     for (int i = 0; i < samples; i++) {
-        const Point before = sampler.draw(random);
-        Point after = before;
+        const Configuration before = draw();
+        Configuration after = before;
         move(after);
         for (std::size_t f = 0; f < functions.size(); f++) {
             const double difference = functions[f](after) - functions[f](before);
@@ -184,6 +179,17 @@ inline double deviation(double tilt, int samples, std::uint64_t seed, const std:
     for (std::size_t f = 0; f < functions.size(); f++)
         largest = std::max(largest, std::abs(sums[f]) / std::sqrt(squares[f]));
     return largest;
+}
+
+/** The same for the double well, by functions that between them see wells, widths and energies. */
+inline double deviation(double tilt, int samples, std::uint64_t seed, const std::function<void(Point&)>& move) {
+    const std::vector<std::function<double(const Point&)>> functions = {
+        [](const Point& x) { return x[0] > 0.0835 ? 1.0 : 0.0; },
+        [](const Point& x) { return std::pow(std::abs(x[0]) - 2.4, 2); }, [](const Point& x) { return std::abs(x[0]); },
+        [](const Point& x) { return x[1] * x[1] + x[2] * x[2]; }, [](const Point& x) { return x[1] + x[2]; }};
+    const WellSampler sampler(tilt);
+    Random random(seed);
+    return largestDeviation<Point>(functions, samples, [&] { return sampler.draw(random); }, move);
 }
 
 } // namespace OpenMMFlow

@@ -3,6 +3,7 @@
 #include "api/AnnealedToy.h"
 #include "api/ApiSystems.h"
 #include "contracts/ExpectMessage.h"
+#include "openmmflow/energies/systems/ManyWell.h"
 #include "openmmflow/flows/RigidBodies.h"
 #include <ATen/ATen.h>
 #include <numeric>
@@ -83,10 +84,39 @@ AnnealedToy makeToy(StageDynamics dynamics, MiddleJump middle) {
     return toy;
 }
 
+/** ManyWell whose first wells go over, as lambda goes from 1 to 0, to broad harmonic ones. */
+std::unique_ptr<System> makeSoftenedWells(int number, int softened) {
+    auto system = std::make_unique<System>();
+    auto* force = new CustomExternalForce(
+        "s*(x^4 - 6*x^2 - x/2) + (1 - s)*(x - 0.3)^2/4 + (y^2 + z^2)/2; s = 1 - soft*(1 - lambda)");
+    force->addGlobalParameter("lambda", 1.0);
+    force->addPerParticleParameter("soft");
+    for (int i = 0; i < number; i++)
+        force->addParticle(system->addParticle(1.0), {i < softened ? 1.0 : 0.0});
+    system->addForce(force);
+    return system;
+}
+
+/** Means over the wells that are moved (the first two), and over the others. */
+std::vector<std::function<double(const std::vector<Vec3>&)>> makeWellFunctions() {
+    const std::vector<std::function<double(const Vec3&)>> ofOne = {
+        [](const Vec3& x) { return x[0] > 0 ? 1.0 : 0.0; }, [](const Vec3& x) { return std::abs(x[0]); },
+        [](const Vec3& x) { return std::pow(std::abs(x[0]) - 1.73, 2); },
+        [](const Vec3& x) { return x[1] * x[1] + x[2] * x[2]; }, [](const Vec3& x) { return x[1] + x[2]; }};
+    std::vector<std::function<double(const std::vector<Vec3>&)>> functions;
+    for (const bool moved : {true, false})
+        for (const auto& f : ofOne)
+            functions.emplace_back([moved, f](const std::vector<Vec3>& x) {
+                const auto first = moved ? x.begin() : x.begin() + 2, last = moved ? x.begin() + 2 : x.end();
+                return std::accumulate(first, last, 0.0, [&](double sum, const Vec3& at) { return sum + f(at); });
+            });
+    return functions;
+}
+
 // Deviation from invariance of the integrator's annealed jumps, and its statistics against the toy's.
-void checkInvariance(StageDynamics dynamics, MiddleJump middle, int samples) {
+void checkInvariance(StageDynamics dynamics, MiddleJump middle, int samples, int stages = 8, int steps = 3) {
     const auto system = makeAnnealedWell(tilt);
-    const auto integrator = makeIntegrator(makeProtocol(dynamics, middle));
+    const auto integrator = makeIntegrator(makeProtocol(dynamics, middle, stages, steps));
     integrator->setRecordTrials(false);
     Context context(*system, *integrator, getPlatform("Reference"));
     const double largest = deviation(tilt, samples, 5, [&](Point& x) {
@@ -97,6 +127,8 @@ void checkInvariance(StageDynamics dynamics, MiddleJump middle, int samples) {
     });
     EXPECT_LT(largest, 4) << static_cast<int>(dynamics) << " " << static_cast<int>(middle);
     AnnealedToy toy = makeToy(dynamics, middle);
+    toy.numStages = stages;
+    toy.stepsPerStage = steps;
     (void)deviation(tilt, 4000, 6, [&](Point& x) { toy.jump(x); });
     const auto compare = [&](std::int64_t count, std::int64_t of, std::int64_t toyCount, std::int64_t toyOf,
                              double correlation) {
@@ -125,9 +157,42 @@ TEST(AnnealedJump, KeepsTheTargetWithLongSteps) {
 }
 
 TEST(SlowAnnealedJump, KeepsTheTargetWithLongSteps) {
-    for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised})
-        for (const MiddleJump middle : allMiddles)
-            checkInvariance(dynamics, middle, 40000);
+    checkInvariance(StageDynamics::LangevinShadowWork, MiddleJump::Always, 300000, 4, 2);
+    checkInvariance(StageDynamics::Metropolised, MiddleJump::Decided, 300000, 4, 2);
+}
+
+// A3, 16 wells side by side, of which the flow moves two; stages soften these, dynamics moves all.
+TEST(SlowAnnealedJump, KeepsManyWells) {
+    const ManyWell wells;
+    const int number = wells.getNumPairs(), samples = 300000;
+    for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised}) {
+        const auto protocol = makeProtocol(dynamics, MiddleJump::Decided, 3, 2);
+        protocol->setStepSize(dynamics == StageDynamics::Metropolised ? 0.15 : 0.1);
+        FlowLangevinIntegrator integrator(unitTemperature, 1, 0.01, makeBroadFlow({0, 1}, 0.2, 1.3));
+        integrator.setJumpRandomNumberSeed(22);
+        integrator.setAnnealedProtocol(protocol);
+        const auto system = makeSoftenedWells(number, 2);
+        Context context(*system, integrator, getPlatform("Reference"));
+        Random random(5);
+        const at::Tensor drawn = wells.sample(samples, random);
+        const auto pairs = drawn.accessor<double, 2>();
+        int next = 0;
+        const auto draw = [&] {
+            std::vector<Vec3> x(number);
+            for (int i = 0; i < number; i++)
+                x[i] = Vec3(pairs[next][2 * i], pairs[next][2 * i + 1], random.normal());
+            next++;
+            return x;
+        };
+        const auto move = [&](std::vector<Vec3>& x) {
+            context.setPositions(x);
+            integrator.jump();
+            x = context.getState(State::Positions).getPositions();
+        };
+        EXPECT_LT(largestDeviation<std::vector<Vec3>>(makeWellFunctions(), samples, draw, move), 4)
+            << static_cast<int>(dynamics);
+        EXPECT_GT(integrator.getJumpStatistics().getAcceptanceRate(), 0.02);
+    }
 }
 
 // What that statistic sees, with the same protocol, bound and number of samples, when something is done wrong; and that

@@ -137,6 +137,18 @@ TEST(FlowFreeEnergy, ShowsADroppedMode) {
     EXPECT_LT(f.forwardFraction, 1e-10);
 }
 
+// The target is uniform on [0, 1), the flow on [0, a): w = a inside, and 1/w = 0 beyond.
+TEST(FlowFreeEnergy, SamplesWhereTheFlowHasNoDensityAreLacking) {
+    constexpr double a = 0.8;
+    vector<double> target(1000, std::log(a));
+    std::fill(target.begin(), target.begin() + 200, INFINITY);
+    const FlowFreeEnergy f = flowFreeEnergy(vector<double>(500, std::log(a)), target);
+    EXPECT_NEAR(f.covered.value, a, 1e-12);
+    EXPECT_NEAR(f.covered.standardError, std::sqrt(a * (1 - a) / 1000), 1e-12); // binomial
+    EXPECT_EQ(f.forwardFraction, 0);
+    EXPECT_EQ(f.lowerBound.value, -INFINITY);
+}
+
 TEST(IndependenceChain, SamplesTheTarget) {
     const Normals normals{1.5};
     std::mt19937_64 random(75);
@@ -166,6 +178,8 @@ TEST(IndependenceChain, LeavesOutSamplesWithoutWeightAndCountsRuns) {
 TEST(FlowFreeEnergy, RefusesWhatIsNoWeight) {
     expectMessage([] { flowFreeEnergy({0, 1}, {0}); }, "number of log weights of the target is 1");
     expectMessage([] { flowFreeEnergy({0, 1}, {0, -INFINITY}); }, "a log weight of the target is -inf");
+    expectMessage([] { flowFreeEnergy({0, 1}, {0, NAN}); }, "a log weight of the target is nan");
+    expectMessage([] { flowFreeEnergy({0, 1}, {INFINITY, INFINITY}); }, "where the flow has a density is 0");
     expectMessage([] { flowFreeEnergy({0, NAN}, {0, 1}); }, "a log weight is nan");
     expectMessage([] { independenceChain({-INFINITY, -INFINITY}); }, "number of weights above zero is 0");
     EXPECT_EQ(flowFreeEnergy({0, -INFINITY}, {0, 1}).upperBound.value, INFINITY);

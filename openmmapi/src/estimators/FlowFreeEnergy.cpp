@@ -35,8 +35,12 @@ FlowFreeEnergy OpenMMFlow::flowFreeEnergy(const vector<double>& logWeightsFlow,
     const char* where = "flowFreeEnergy";
     require(logWeightsTarget.size() >= 2, where, "number of log weights of the target", logWeightsTarget.size(),
             "at least 2");
-    for (double y : logWeightsTarget)
-        require(std::isfinite(y), where, "a log weight of the target", y, "finite");
+    std::size_t inside = 0;
+    for (double y : logWeightsTarget) {
+        require(!std::isnan(y) && y > -INFINITY, where, "a log weight of the target", y, "finite or +inf");
+        inside += std::isfinite(y);
+    }
+    require(inside > 0, where, "number of samples of the target where the flow has a density", inside, "at least 1");
     FlowFreeEnergy result;
     const WeightStatistic mean = logMeanWeight(logWeightsFlow); // checks the others
     const vector<double> inverse = negated(logWeightsTarget);

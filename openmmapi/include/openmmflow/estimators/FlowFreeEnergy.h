@@ -13,13 +13,19 @@ namespace OpenMMFlow {
  *     q-estimator    F_q = -ln mean_x(w)            bias  +variance/2: too high, as far as q covers p
  *     p-estimator    F_p = ln mean_y(1/w)           bias  -variance/2: too low, as far as p covers q
  *     bounds         mean_y(-log w) <= F <= mean_x(-log w)     (less and plus the two KL divergences)
- *     covered        c = mean_x(w) mean_y(1/w) = exp(F_p - F_q): the part of p where q has density
+ *     covered        c = mean_x(w) mean_y(1/w) = exp(F_p - F_q): the part of p where q has density, times the part of q
+ *                    where p has
  *     ESS/N reverse  mean_x(w)^2 / mean_x(w^2);   forward  1 / (mean_y(w) mean_y(1/w))
  *
  * Variances are those of the delta method, for independent samples: thin correlated ones first.
+ * That of F_q is finite only where p^2/q has an integral, that of F_p where q^2/p has: a normal flow that covers phi^4
+ * has F_q's, but not F_p's. Where it is infinite, the error is too small and nothing in the samples tells.
  *
  * Where q lacks modes that y has, mean_x(w) is Z c while mean_y(1/w) is still 1/Z: F_p is right, F_q is too high by
  * -ln c, and c < 1 tells. The reverse ESS does not see it: a flow of one mode alone can have 1.
+ *
+ * But c < 1 as well where q puts samples that p does not have, such as clashes: F_p is then too low. With F by BAR, which
+ * both leave right, exp(F - F_q) and exp(F_p - F) are the two parts.
  *
  * Blind to modes that neither sample has; and to modes that the y have in wrong proportions, as chains do that do not
  * cross: c is then the wrong proportion.
@@ -34,7 +40,7 @@ struct FlowFreeEnergy {
     double fromFlowBias = 0, fromTargetBias = 0;
     /** mean_x(-log w) and mean_y(-log w); infinite where a weight is zero. */
     WeightStatistic upperBound, lowerBound;
-    /** c and its error; 1 less the part of the target that the flow has dropped. */
+    /** c and its error; where q has no samples beyond p, 1 less the part of the target that the flow has dropped. */
     WeightStatistic covered;
     double reverseFraction = 0, forwardFraction = 0;
     std::int64_t numFlow = 0, numTarget = 0;
@@ -42,8 +48,8 @@ struct FlowFreeEnergy {
 
 /**
  * @param logWeightsFlow    log w of independent samples of the flow, at least 2; -inf allowed, not for all
- * @param logWeightsTarget  log w of independent samples of the target, at least 2, finite: the flow's density is not 0
- * there
+ * @param logWeightsTarget  log w of independent samples of the target, at least 2; +inf where the flow has no density
+ * (1/w = 0, outside a chart), not for all
  */
 OPENMMFLOW_EXPORT FlowFreeEnergy flowFreeEnergy(const std::vector<double>& logWeightsFlow,
                                                 const std::vector<double>& logWeightsTarget);
