@@ -508,13 +508,12 @@ def betweenSystems(options: argparse.Namespace) -> None:
     bonds = [(bond[0].index, bond[1].index) for bond in molecules[0].topology.bonds() if {bond[0].index, bond[1].index} <= set(atoms)]
     result = freeEnergyBetweenSystems(
         molecules[0].system, molecules[1].system, *frames, options.temperature, positions=molecules[0].positions, atoms=atoms,
-        iterations=options.iterations, batchSize=options.batch_size, learningRate=options.learning_rate, stages=options.work_stages,
-        layers=options.layers, bins=options.bins, hiddenSizes=options.hidden, extraBonds=bonds, seed=options.seed,
-        platform=options.platform, progress=not options.quiet)
+        iterations=options.map_iterations, layers=options.map_layers, hiddenSizes=options.map_hidden, stages=options.work_stages,
+        extraBonds=bonds, seed=options.seed, platform=options.platform, progress=not options.quiet)
     summary = {f"F({options.systems[1]}) - F({options.systems[0]}) in kT by BAR": result.asDict()} | summary
     figures = {f"Training of map {number}": drawLosses(history, out / f"loss{number}.png")
                for number, history in enumerate(result.training, start=1)}
-    summary["training"] = {"works both ways": [history.validation[-1] for history in result.training],
+    summary["training"] = {"works both ways": [min(history.validation) for history in result.training],
                            "CPU minutes": sum(history.cpuMinutes for history in result.training)}
     drawFrames(options, molecules[0], atoms, out, {name: (x, None) for name, x in zip(options.systems, frames)}, "free-energy", figures)
     finish(out, "free-energy", "Free energy difference of two Systems", summary, figures)

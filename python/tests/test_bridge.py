@@ -132,6 +132,18 @@ def testATrainedMapHasNarrowerWorks(chart):
     assert trained.evaluationsB == 2 * (200 * 128 + len(trained.training[0].validation) * 300 + 3000) + 2 * 6000
 
 
+def testOfAnOverfittedMapTheBestOneIsKept(chart):
+    """Forty frames, which a large map learns by heart."""
+    random = np.random.default_rng(14)
+    frames = A.sample(40, random, chart), B.sample(40, random, chart)
+    large = SystemBridge(A.makeSystem(), B.makeSystem(), START, T, frames, seed=2, hiddenSizes=[64], platform="Reference", numContexts=1)
+    history = large.fit(*frames, iterations=200, batchSize=40, learningRate=1e-2, validationFraction=0.5, seed=3, progress=False)
+    assert history.validation[-1] > min(history.validation) + 0.5
+    z = [large.toCoordinates(x) for x in frames]
+    loss = of.WorkLoss(large.potentialA, large.potentialB, *z, of.WorkLossOptions(validationFraction=0.5))
+    assert loss.validate(large.flow) == pytest.approx(min(history.validation), abs=1e-9)
+
+
 def testFramesMayBeTrainingData(chart):
     random = np.random.default_rng(10)
     data = [TrainingData(np.concatenate([chain.sample(300, random, chart)] * 2).astype(np.float32), np.zeros(600), np.zeros(600),

@@ -309,7 +309,7 @@ def testFreeEnergyBetweenTwoSolventsOnFramesThatAreMade(tmp_path, capsys):
     pytest.importorskip("PeptideBuilder")
     arguments = ["free-energy", "--sequence", "A", "--systems", "vacuum", "implicit", "--constraints", "none", "--quiet", "--seed", "3",
                  "--platform", "Reference", "--num-temperatures", "2", "--highest-temperature", "350", "--frames-per-temperature", "120",
-                 "--steps-per-frame", "20", "--layers", "2", "--hidden", "8", "--iterations", "20", "--batch-size", "16",
+                 "--steps-per-frame", "20", "--map-layers", "2", "--map-hidden", "8", "--map-iterations", "20",
                  "--output", str(tmp_path)]
     assert main(arguments) == 0
     summary = json.loads((tmp_path / "free-energy.json").read_text())
@@ -339,8 +339,7 @@ def testFreeEnergyBetweenTwoSystemsOnGivenFrames(output, tmp_path, capsys):
     (tmp_path / "state.xml").write_text(mm.XmlSerializer.serialize(context.getState(positions=True)))
     frames = [str(output / "data.npz")] * 2
     arguments = ["free-energy", "--systems", *files, "--state", str(tmp_path / "state.xml"), "--frames", *frames, "--quiet", "--seed", "3",
-                 "--platform", "Reference", "--layers", "2", "--hidden", "8", "--iterations", "5", "--batch-size", "16", "--output",
-                 str(tmp_path)]
+                 "--platform", "Reference", "--map-layers", "2", "--map-hidden", "8", "--map-iterations", "5", "--output", str(tmp_path)]
     assert main(arguments) == 0
     result = json.loads((tmp_path / "free-energy.json").read_text())[f"F({files[1]}) - F({files[0]}) in kT by BAR"]
     assert -2 < result["value"] < 0 and result["overlap"] > 0.3
