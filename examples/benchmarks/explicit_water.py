@@ -51,8 +51,8 @@ def main():
     simulation = makeSimulation(vacuum, flow, options)
     run = BasinRun(simulation, vacuum)
     print(f"{simulation.system.getNumParticles()} particles, {(simulation.system.getNumParticles() - 22) // 3} waters", flush=True)
-    rows = [runPlain(run, round(options.plain * 5e5))]
-    print(json.dumps(rows[-1]), flush=True)
+    rows = [runPlain(run, round(options.plain * 5e5)), runJumps(run, None, options)]
+    print(*map(json.dumps, rows), sep="\n", flush=True)
     for steps in options.steps:
         lastElectrostatics, lastSterics = options.last
         protocol = alchemicalProtocol(*options.stages, steps, 0.002, lastElectrostatics=lastElectrostatics, lastSterics=lastSterics,
@@ -135,24 +135,25 @@ def runPlain(run, steps, block=100):
 
 
 def runJumps(run, protocol, options, block=100):
-    """Jumps with a protocol, and dynamics between them."""
+    """Jumps with a protocol, or bare ones, and dynamics between them."""
     integrator = run.simulation.integrator
     integrator.setAnnealedProtocol(protocol)
     integrator.setRecordTrials(True)
     integrator.clearJumpRecords()
     run.start()
-    for _ in trange(options.jumps, desc=f"{protocol.getNumStages()} stages of {protocol.getStepsPerStage()} steps", unit="jump"):
+    accepted = []
+    for _ in trange(options.jumps, desc="jumps", unit="jump"):
         for _ in range(0, options.interval, block):
             run.do("dynamics", lambda: run.simulation.step(block))
-        run.do("jumps", integrator.jump)
-    records = integrator.getAnnealedRecords()
-    pilot = tuning.summarizePilot(protocol, records, run.seconds["jumps"] / options.jumps)
-    accepted = sum(record.accepted for record in records)
+        run.do("jumps", lambda: accepted.append(integrator.jump() > 0))
+    result = {"jumps": options.jumps, "accepted": sum(accepted), "CPU seconds per jump": run.seconds["jumps"] / options.jumps,
+              "CPU seconds per accepted jump": run.seconds["jumps"] / sum(accepted) if any(accepted) else None} | run.summarize()
+    if protocol is None:
+        return {"steps": None} | result
+    pilot = tuning.summarizePilot(protocol, integrator.getAnnealedRecords(), result["CPU seconds per jump"])
     return {"steps": protocol.getStepsPerStage(), "ps out and back": 2 * protocol.getNumStages() * protocol.getStepsPerStage() * 0.002,
-            "jumps": options.jumps, "middle": pilot.middle.value, "works": [round(float(w), 1) for w in pilot.works],
-            "mean probability of acceptance": pilot.middle.value * pilot.acceptance.value, "accepted": accepted,
-            "CPU seconds per jump": pilot.seconds, "CPU seconds per accepted jump": run.seconds["jumps"] / accepted if accepted else None,
-            } | run.summarize()
+            "middle": pilot.middle.value, "works": [round(float(w), 1) for w in pilot.works],
+            "mean probability of acceptance": pilot.middle.value * pilot.acceptance.value} | result
 
 
 if __name__ == "__main__":
