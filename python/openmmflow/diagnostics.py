@@ -508,8 +508,7 @@ def _judgeMarginals(d: Diagnosis) -> Iterator[Verdict]:
     if deviating := [f"{m.name} ({m.divergence:.2f})" for m in d.marginals if m.divergence > max(m.noise, DEVIATING)]:
         yield Verdict("warning", f"the flow deviates from the data in {_list(deviating)}, Jensen-Shannon divergence in bits",
                       "Train longer or with more bins and layers; weights correct it at a price")
-    disagreeing = [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]
-    if disagreeing and d.effective >= FEW_EFFECTIVE:
+    if disagreeing := [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]:
         yield Verdict("warning", f"data and reweighted samples disagree in {_list(disagreeing)}: the flow or the data lack a part",
                       "See the mode-drop test; compare with data from other starts")
 
