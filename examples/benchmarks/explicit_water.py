@@ -106,18 +106,23 @@ class BasinRun:
         self.start()
 
     def start(self):
+        self.angles = self.measureAngles()
         self.basins, self.changes = [self.findBasin()], {"dynamics": 0, "jumps": 0}
         self.seconds = {"dynamics": 0.0, "jumps": 0.0}
 
-    def findBasin(self):
+    def measureAngles(self):
         x = self.simulation.context.getState(positions=True).getPositions(asNumpy=True)._value[None]
-        phi, psi = (float(np.degrees(torsion(x, atoms)[0])) for atoms in self.torsions)
+        return [round(float(np.degrees(torsion(x, atoms)[0]))) for atoms in self.torsions]
+
+    def findBasin(self):
+        phi, psi = self.angles
         return 2 if 0 < phi < 140 else 1 if -120 < psi < 50 else 0
 
     def do(self, kind, action):
         start = time.process_time()
         action()
         self.seconds[kind] += time.process_time() - start
+        self.angles = self.measureAngles()
         self.basins.append(self.findBasin())
         self.changes[kind] += self.basins[-1] != self.basins[-2]
 
@@ -141,13 +146,17 @@ def runJumps(run, protocol, options, block=100):
     integrator.setRecordTrials(True)
     integrator.clearJumpRecords()
     run.start()
-    accepted = []
+    accepted, moves = [], []
     for _ in trange(options.jumps, desc="jumps", unit="jump"):
         for _ in range(0, options.interval, block):
             run.do("dynamics", lambda: run.simulation.step(block))
+        before = run.angles
         run.do("jumps", lambda: accepted.append(integrator.jump() > 0))
+        if accepted[-1]:
+            moves.append([before, run.angles])
     result = {"jumps": options.jumps, "accepted": sum(accepted), "CPU seconds per jump": run.seconds["jumps"] / options.jumps,
-              "CPU seconds per accepted jump": run.seconds["jumps"] / sum(accepted) if any(accepted) else None} | run.summarize()
+              "CPU seconds per accepted jump": run.seconds["jumps"] / sum(accepted) if any(accepted) else None,
+              "phi and psi before and after": moves} | run.summarize()
     if protocol is None:
         return {"steps": None} | result
     pilot = tuning.summarizePilot(protocol, integrator.getAnnealedRecords(), result["CPU seconds per jump"])
