@@ -51,8 +51,8 @@ def main():
     simulation = makeSimulation(vacuum, flow, options)
     run = BasinRun(simulation, vacuum)
     print(f"{simulation.system.getNumParticles()} particles, {(simulation.system.getNumParticles() - 22) // 3} waters", flush=True)
-    rows = [runPlain(run, round(options.plain * 5e5))]
-    print(json.dumps(rows[-1]), flush=True)
+    rows = [runPlain(run, round(options.plain * 5e5)), runJumps(run, None, options)]
+    print(*map(json.dumps, rows), sep="\n", flush=True)
     for steps in options.steps:
         lastElectrostatics, lastSterics = options.last
         protocol = alchemicalProtocol(*options.stages, steps, 0.002, lastElectrostatics=lastElectrostatics, lastSterics=lastSterics,
@@ -106,18 +106,23 @@ class BasinRun:
         self.start()
 
     def start(self):
+        self.angles = self.measureAngles()
         self.basins, self.changes = [self.findBasin()], {"dynamics": 0, "jumps": 0}
         self.seconds = {"dynamics": 0.0, "jumps": 0.0}
 
-    def findBasin(self):
+    def measureAngles(self):
         x = self.simulation.context.getState(positions=True).getPositions(asNumpy=True)._value[None]
-        phi, psi = (float(np.degrees(torsion(x, atoms)[0])) for atoms in self.torsions)
+        return [round(float(np.degrees(torsion(x, atoms)[0]))) for atoms in self.torsions]
+
+    def findBasin(self):
+        phi, psi = self.angles
         return 2 if 0 < phi < 140 else 1 if -120 < psi < 50 else 0
 
     def do(self, kind, action):
         start = time.process_time()
         action()
         self.seconds[kind] += time.process_time() - start
+        self.angles = self.measureAngles()
         self.basins.append(self.findBasin())
         self.changes[kind] += self.basins[-1] != self.basins[-2]
 
@@ -135,24 +140,29 @@ def runPlain(run, steps, block=100):
 
 
 def runJumps(run, protocol, options, block=100):
-    """Jumps with a protocol, and dynamics between them."""
+    """Jumps with a protocol, or bare ones, and dynamics between them."""
     integrator = run.simulation.integrator
     integrator.setAnnealedProtocol(protocol)
     integrator.setRecordTrials(True)
     integrator.clearJumpRecords()
     run.start()
-    for _ in trange(options.jumps, desc=f"{protocol.getNumStages()} stages of {protocol.getStepsPerStage()} steps", unit="jump"):
+    accepted, moves = [], []
+    for _ in trange(options.jumps, desc="jumps", unit="jump"):
         for _ in range(0, options.interval, block):
             run.do("dynamics", lambda: run.simulation.step(block))
-        run.do("jumps", integrator.jump)
-    records = integrator.getAnnealedRecords()
-    pilot = tuning.summarizePilot(protocol, records, run.seconds["jumps"] / options.jumps)
-    accepted = sum(record.accepted for record in records)
+        before = run.angles
+        run.do("jumps", lambda: accepted.append(integrator.jump() > 0))
+        if accepted[-1]:
+            moves.append([before, run.angles])
+    result = {"jumps": options.jumps, "accepted": sum(accepted), "CPU seconds per jump": run.seconds["jumps"] / options.jumps,
+              "CPU seconds per accepted jump": run.seconds["jumps"] / sum(accepted) if any(accepted) else None,
+              "phi and psi before and after": moves} | run.summarize()
+    if protocol is None:
+        return {"steps": None} | result
+    pilot = tuning.summarizePilot(protocol, integrator.getAnnealedRecords(), result["CPU seconds per jump"])
     return {"steps": protocol.getStepsPerStage(), "ps out and back": 2 * protocol.getNumStages() * protocol.getStepsPerStage() * 0.002,
-            "jumps": options.jumps, "middle": pilot.middle.value, "works": [round(float(w), 1) for w in pilot.works],
-            "mean probability of acceptance": pilot.middle.value * pilot.acceptance.value, "accepted": accepted,
-            "CPU seconds per jump": pilot.seconds, "CPU seconds per accepted jump": run.seconds["jumps"] / accepted if accepted else None,
-            } | run.summarize()
+            "middle": pilot.middle.value, "works": [round(float(w), 1) for w in pilot.works],
+            "mean probability of acceptance": pilot.middle.value * pilot.acceptance.value} | result
 
 
 if __name__ == "__main__":

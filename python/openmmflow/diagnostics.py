@@ -31,7 +31,8 @@ MANY_ZERO = 0.1
 SIGNIFICANT = 4.0
 #: Part of the target that matters: 1 % of a population.
 RELEVANT = 0.01
-#: Overlap of BAR below which its error is not to be trusted. Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015).
+#: Overlap of BAR below which its error is not to be trusted: Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397
+#: (2015).
 LOW_OVERLAP = 0.03
 #: Accepted part of independence jumps below which annealed stages may pay.
 LOW_ACCEPTANCE = 0.01
@@ -134,7 +135,7 @@ class DataDiagnosis:
         return self.frames / self.inefficiency
 
     def isBelow(self, part: Estimate, limit: float) -> bool:
-        """Whether a part is significantly below one, and below the limit. Few independent frames need more errors, as by Student."""
+        """Whether a part is significantly below one, and below the limit; where frames are few it takes more errors (Student)."""
         return part.value < limit and np.log(part.value) < -self._significant() * part.standardError / part.value
 
     def isAboveOne(self, part: Estimate) -> bool:
@@ -444,11 +445,11 @@ def _judgeWeights(d: Diagnosis) -> Iterator[Verdict]:
     effective = d.effective
     if d.zeroFraction > MANY_ZERO:
         reason = f", {d.notNumbers:,} of them NaN" if d.notNumbers else ""
-        yield Verdict("warning", f"{d.zeroFraction:.0%} of the flow's samples have no weight{reason}: clashes, or outside the chart",
-                      "Train longer, or with energyWeight > 0, which teaches the flow to avoid them")
+        yield Verdict("warning", f"{d.zeroFraction:.0%} of the flow's samples have no weight{reason}: clashes, or outside the "
+                      "chart", "Train longer, or with energyWeight > 0, which teaches the flow to avoid them")
     if d.largestShare > DOMINANT_SHARE:
-        yield Verdict("problem", f"one sample of {d.samples:,} carries {d.largestShare:.0%} of all weight: averages are those of "
-                      f"this sample, and an independence chain rejects {d.longestRun:,} proposals in a row",
+        yield Verdict("problem", f"one sample of {d.samples:,} carries {d.largestShare:.0%} of all weight: averages are those "
+                      f"of this sample, and an independence chain rejects {d.longestRun:,} proposals in a row",
                       "Draw more samples to see whether it stays so; train on data where the flow is thin")
     elif d.tailIndex > tailIndexLimit(d.samples):
         yield Verdict("warning", f"the weights have a heavy tail (k = {d.tailIndex:.2f}, limit {tailIndexLimit(d.samples):.2f}): ESS "
@@ -481,11 +482,11 @@ def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
     missing = 1 - data.covered.value
     measured = d.effective >= FEW_EFFECTIVE  # what hangs on the mean weight
     if measured and data.isBelow(data.covered, 1 - RELEVANT):
-        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (it covers {data.covered}), whatever its ESS/N of "
-                      f"{d.reverse:.2g}: modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
+        yield Verdict("problem", f"the flow lacks {missing:.0%} of the target (it covers {data.covered}), whatever its ESS/N "
+                      f"of {d.reverse:.2g}: modes are dropped, or tails", "Train it by forward KL (maximum likelihood) on frames of all states")
     elif _isTooMany(data.beyond, data.independent, max(5 * d.largestShare, RELEVANT / 10)):
-        yield Verdict("warning", f"{data.beyond:.1%} of the data weigh more than each of {d.samples:,} samples of the flow: it is too "
-                      "thin there", "Train it by forward KL on frames of all states; add frames of the rare ones")
+        yield Verdict("warning", f"{data.beyond:.1%} of the data weigh more than each of {d.samples:,} samples of the flow: it is "
+                      "too thin there", "Train it by forward KL on frames of all states; add frames of the rare ones")
     if measured and d.zeroFraction <= MANY_ZERO and data.isBelow(data.inside, 1 - MANY_ZERO):
         yield Verdict("warning", f"{1 - data.inside.value:.0%} of the flow lie where the target is not: clashes, or between its modes",
                       "Train longer, or with energyWeight > 0; it costs samples, no exactness")
@@ -507,8 +508,7 @@ def _judgeMarginals(d: Diagnosis) -> Iterator[Verdict]:
     if deviating := [f"{m.name} ({m.divergence:.2f})" for m in d.marginals if m.divergence > max(m.noise, DEVIATING)]:
         yield Verdict("warning", f"the flow deviates from the data in {_list(deviating)}, Jensen-Shannon divergence in bits",
                       "Train longer or with more bins and layers; weights correct it at a price")
-    disagreeing = [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]
-    if disagreeing and d.effective >= FEW_EFFECTIVE:
+    if disagreeing := [m.name for m in d.marginals if m.reweighted > max(m.reweightedNoise, DEVIATING)]:
         yield Verdict("warning", f"data and reweighted samples disagree in {_list(disagreeing)}: the flow or the data lack a part",
                       "See the mode-drop test; compare with data from other starts")
 

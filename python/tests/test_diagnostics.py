@@ -169,6 +169,16 @@ def testTheModeDropTestDoesNotCryWolf():
     assert alarms == 0
 
 
+@pytest.mark.parametrize("samples, frames", [(300, 3000), (3000, 300)])
+def testErrorsKnowThatTheEstimatesShareSamples(samples, frames):
+    """With many frames BAR is all but F_p, and with many samples F_q: their differences have small errors."""
+    deviations = []
+    for seed in range(60):
+        data = diagnose(*normals(np.random.default_rng([27, seed]), samples, frames, 1.2, 3)[:2]).data
+        deviations.append([np.log(part.value) * part.value / part.standardError for part in (data.covered, data.inside)])
+    assert np.all(np.abs(np.std(deviations, axis=0) - 1) < 4 / np.sqrt(120))
+
+
 def testMarginalsDoNotCryWolf():
     """180 coordinates whose distribution is that of the data, which are worth 100 to 2000 frames."""
     for seed, rho in enumerate([0.0, 0.5, 0.9] * 3):

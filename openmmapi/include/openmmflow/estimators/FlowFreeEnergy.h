@@ -24,8 +24,8 @@ namespace OpenMMFlow {
  * Where q lacks modes that y has, mean_x(w) is Z c while mean_y(1/w) is still 1/Z: F_p is right, F_q is too high by
  * -ln c, and c < 1 tells. The reverse ESS does not see it: a flow of one mode alone can have 1.
  *
- * But c < 1 as well where q puts samples that p does not have, such as clashes: F_p is then too low. With F by BAR, which
- * both leave right, exp(F - F_q) and exp(F_p - F) are the two parts.
+ * But c < 1 as well where q puts samples that p does not have, such as clashes: F_p is then too low. With F by BAR,
+ * which both leave right, exp(F - F_q) and exp(F_p - F) are the two parts.
  *
  * Blind to modes that neither sample has; and to modes that the y have in wrong proportions, as chains do that do not
  * cross: c is then the wrong proportion.
