@@ -25,7 +25,8 @@ def report(name, value, error, exact, note=""):
 def anneal(start, x, end, stages, random):
     kernel = of.HamiltonianKernel(of.HamiltonianKernelOptions(stepSize=0.2, numSteps=8, targetAcceptance=0.7))
     path = of.PotentialPath(start.createNativePotential(), end.createNativePotential())
-    return of.SequentialSampler(path, kernel, of.AnnealedSampler.equalSteps(stages), of.SequentialSamplerOptions()).run(x, random)
+    options = of.SequentialSamplerOptions(numGroups=10)
+    return of.SequentialSampler(path, kernel, of.AnnealedSampler.equalSteps(stages), options).run(x, random)
 
 
 def annealFromFreeField(name, lattice, softness, walkers=2000, stages=100):
@@ -47,7 +48,7 @@ for kappa in (0.2, 0.25, 0.3):
     for rows, columns in ((2, 2), (2, 8)):
         annealFromFreeField(f"phi^4 {rows} x {columns}, kappa {kappa}, annealed",
                             testsystems.LatticePhi4.fromKappa([rows, columns], kappa, 0.022), 0.6)
-annealFromFreeField("phi^4 64 x 8, kappa 0, annealed", testsystems.LatticePhi4.fromKappa([64, 8], 0, 0.022), 1.5, 400, 40)
+annealFromFreeField("phi^4 64 x 8, kappa 0, annealed", testsystems.LatticePhi4.fromKappa([64, 8], 0, 0.022), 1.05, 600, 40)
 for mass in (2.75, 3):
     annealFromFreeField(f"double-well path of 64 slices, m0 {mass}", testsystems.LatticePhi4.quantumPath(64, 1, mass, -1, 1), 0.5,
                         stages=160)
@@ -56,7 +57,7 @@ annealFromFreeField("ring polymer of 64 beads, beta omega 8", testsystems.Lattic
 exact = testsystems.IsingTorus(testsystems.IsingTorusOptions()).getLogZ()
 ising, free = (testsystems.IsingTorus(testsystems.IsingTorusOptions(coupling=k, shift=2)) for k in (0.44, 1e-12))
 random = of.Random(1)
-spins = torch.where(random.uniform(800, 256) < 0.5, -1.0, 1.0)
+spins = torch.where(random.uniform(1200, 256) < 0.5, -1.0, 1.0)
 result = anneal(free, free.sampleGivenSpins(spins, random), ising, 120, random)
 report("Ising 16 x 16, beta .44, dual annealed", 256 * np.log(2) + result.logZRatio, result.logZRatioError, exact)
 network = AutoregressiveSpins(16, 16, 0.44, hiddenSize=16, seed=1)
