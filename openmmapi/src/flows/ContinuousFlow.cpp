@@ -23,9 +23,9 @@ namespace {
 
 /** An equation to solve, kept for the way back. The parameters' values are autograd's to keep. */
 struct Equation : torch::CustomClassHolder {
-    Equation(VelocityField field, const OdeOptions& solver, Direction direction, Tensor probes)
+    Equation(std::shared_ptr<VelocityField> field, const OdeOptions& solver, Direction direction, Tensor probes)
         : field(std::move(field)), solver(solver), direction(direction), probes(std::move(probes)) {}
-    VelocityField field;
+    std::shared_ptr<VelocityField> field;
     OdeOptions solver;
     Direction direction;
     Tensor probes; // undefined for the exact divergence
@@ -48,8 +48,8 @@ public:
     /** Each row has its probes, its b, and the factor by which its (a, b) was scaled. */
     ParameterGradient(const VelocityField& field, Tensor probes, Tensor onLogDet, Tensor rowScale)
         : field(field), probes(std::move(probes)), onLogDet(std::move(onLogDet)), rowScale(std::move(rowScale)) {
-        const std::int64_t numTangents = this->probes.defined() ? this->probes.size(1) : field.getSize();
-        mostRows = std::max<std::int64_t>(1, maxNumbers / (field.countIntermediates() * numTangents));
+        const std::int64_t numProbes = this->probes.defined() ? this->probes.size(1) : 0;
+        mostRows = std::max<std::int64_t>(1, maxNumbers / field.countIntermediates(numProbes));
     }
     void add(const Tensor& t, const Tensor& state, const Tensor& rows, const Tensor& weight) {
         times.push_back(t);
@@ -101,12 +101,12 @@ struct Solution : torch::autograd::Function<Solution> {
     static variable_list forward(AutogradContext* context, const Tensor& start,
                                  const c10::intrusive_ptr<Equation>& equation, at::TensorList parameters) {
         const std::int64_t size = start.size(1);
-        const VelocityField field = equation->field.withParameters(inDouble(parameters));
+        const auto field = equation->field->withParameters(inDouble(parameters));
         const auto slope = [&](const Tensor& t, const Tensor& state, const Tensor& rows) {
             const Tensor y = state.narrow(1, 0, size);
             const VelocityResult v = equation->probes.defined()
-                                         ? field.withEstimatedDivergence(y, t, pick(equation->probes, rows))
-                                         : field.withDivergence(y, t);
+                                         ? field->withEstimatedDivergence(y, t, pick(equation->probes, rows))
+                                         : field->withDivergence(y, t);
             return at::cat({v.velocity, v.divergence.unsqueeze(1)}, 1);
         };
         const Tensor end =
@@ -126,8 +126,8 @@ struct Solution : torch::autograd::Function<Solution> {
         const auto capsule = context->saved_data["equation"].toCapsule();
         const auto& equation = static_cast<const Equation&>(*capsule);
         const at::ArrayRef<Tensor> parameters = at::ArrayRef<Tensor>(saved).slice(1);
-        const VelocityField field = equation.field.withParameters(inDouble(parameters));
-        const std::int64_t size = field.getSize();
+        const auto field = equation.field->withParameters(inDouble(parameters));
+        const std::int64_t size = field->getSize();
 
         // The equation is linear in (a, b): rows are scaled to a largest component of 1, for which the tolerance is
         // meant. Rows on which nothing depends are left out.
@@ -138,14 +138,14 @@ struct Solution : torch::autograd::Function<Solution> {
         const Tensor onLogDet = gradients[1].index_select(0, chosen) / rowScale;
         const auto slope = [&](const Tensor& t, const Tensor& state, const Tensor& rows) {
             const auto back =
-                field.pullBack(state.narrow(1, 0, size), t, pick(probes, rows), state.narrow(1, size, size),
-                               onLogDet.index_select(0, rows), VelocityField::Derivatives::ByArgument);
+                field->pullBack(state.narrow(1, 0, size), t, pick(probes, rows), state.narrow(1, size, size),
+                                onLogDet.index_select(0, rows), VelocityField::Derivatives::ByArgument);
             return at::cat({back.velocity, -back.onArgument}, 1);
         };
         bool anyParameter = false;
         for (std::size_t i = 0; i < parameters.size(); i++)
             anyParameter |= context->needs_input_grad(1 + i);
-        ParameterGradient integral(field, probes, onLogDet, rowScale);
+        ParameterGradient integral(*field, probes, onLogDet, rowScale);
         OdeSolver::Observer observer;
         if (anyParameter)
             observer = [&](const Tensor& t, const Tensor& state, const Tensor& rows, const Tensor& weight) {
@@ -182,10 +182,13 @@ void check(const OdeOptions& solver, std::string_view where) {
 } // namespace
 
 ContinuousFlow::ContinuousFlow(int size, std::vector<int> circular, const Options& options)
-    : field(size, std::move(circular), options.field), solver(options.solver),
-      isCircular(at::zeros({size}, at::kBool)) {
+    : ContinuousFlow(std::make_shared<NetworkVelocityField>(size, std::move(circular), options.field), options.solver) {
+}
+
+ContinuousFlow::ContinuousFlow(std::shared_ptr<VelocityField> newField, const OdeOptions& solver)
+    : field(std::move(newField)), solver(solver), isCircular(at::zeros({field->getSize()}, at::kBool)) {
     check(solver, "ContinuousFlow::ContinuousFlow");
-    for (int variable : field.getCircular())
+    for (int variable : field->getCircular())
         isCircular[variable] = true;
 }
 
@@ -204,7 +207,7 @@ TransformResult ContinuousFlow::inverse(const Tensor& x) const {
 
 TransformResult ContinuousFlow::estimateInverse(const Tensor& x, int probes, Random& random) const {
     require(probes >= 1, "ContinuousFlow::estimateInverse", "probes", probes, "at least 1");
-    const Tensor uniform = random.uniform(x.size(0) * probes, field.getSize());
+    const Tensor uniform = random.uniform(x.size(0) * probes, field->getSize());
     return integrate(x, true, at::where(uniform < 0.5, -1.0, 1.0).to(at::kDouble).reshape({x.size(0), probes, -1}));
 }
 
@@ -226,14 +229,14 @@ TransformResult ContinuousFlow::integrate(const Tensor& y, bool backwards, const
 
 nlohmann::json ContinuousFlow::getArchitecture() const {
     return {{"type", getTypeName()},
-            {"size", field.getSize()},
-            {"circular", field.getCircular()},
+            {"size", field->getSize()},
+            {"circular", field->getCircular()},
             {"method", solver.method},
             {"steps", solver.steps},
             {"absoluteTolerance", solver.absoluteTolerance},
             {"relativeTolerance", solver.relativeTolerance},
             {"maxSteps", solver.maxSteps},
-            {"field", field.getArchitecture()}};
+            {"field", field->getArchitecture()}};
 }
 
 std::shared_ptr<ContinuousFlow> ContinuousFlow::fromArchitecture(const nlohmann::json& a) {
@@ -242,6 +245,7 @@ std::shared_ptr<ContinuousFlow> ContinuousFlow::fromArchitecture(const nlohmann:
             method.dump(), "RungeKutta4 or DormandPrince");
     const OdeOptions solver{method.get<OdeMethod>(), a.at("steps").get<int>(), a.at("absoluteTolerance").get<double>(),
                             a.at("relativeTolerance").get<double>(), a.at("maxSteps").get<int>()};
-    return std::make_shared<ContinuousFlow>(a.at("size").get<int>(), a.at("circular").get<std::vector<int>>(),
-                                            Options{solver, VelocityField::readOptions(a.at("field"))});
+    return std::make_shared<ContinuousFlow>(
+        VelocityField::create(a.at("field"), a.at("size").get<int>(), a.at("circular").get<std::vector<int>>()),
+        solver);
 }
