@@ -26,6 +26,7 @@ import openmm
 #include "openmmflow/energies/SelectedColumns.h"
 #include "openmmflow/energies/systems/DimerInBath.h"
 #include "openmmflow/energies/systems/GaussianMixture.h"
+#include "openmmflow/energies/systems/LatticePhi4.h"
 #include "openmmflow/energies/systems/LennardJonesCluster.h"
 #include "openmmflow/energies/systems/ManyWell.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
@@ -236,6 +237,7 @@ using namespace OpenMM;
 %options(ManyWell)
 %options(LennardJonesCluster)
 %options(DimerInBath)
+%options(LatticePhi4)
 %rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
 %rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
 %options(FlowMatchingLoss)
@@ -286,6 +288,7 @@ using namespace OpenMM;
 %ignore OpenMMFlow::GaussianMixture::createSystem;
 %ignore OpenMMFlow::LennardJonesCluster::createSystem;
 %ignore OpenMMFlow::DimerInBath::createSystem;
+%ignore OpenMMFlow::LatticePhi4::createSystem;
 %rename(createSystem) OpenMMFlow::AnalyticSystem::releaseSystem;
 %newobject OpenMMFlow::AnalyticSystem::releaseSystem;
 %extend OpenMMFlow::AnalyticSystem {
@@ -374,6 +377,7 @@ using namespace OpenMM;
 %include "openmmflow/energies/systems/GaussianMixture.h"
 %include "openmmflow/energies/systems/LennardJonesCluster.h"
 %include "openmmflow/energies/systems/DimerInBath.h"
+%include "openmmflow/energies/systems/LatticePhi4.h"
 %include "openmmflow/samplers/Acceptance.h"
 %include "openmmflow/samplers/LatentJump.h"
 %include "openmmflow/samplers/AnnealedPath.h"

@@ -16,6 +16,7 @@ SYSTEMS = {
     "mixture": (testsystems.GaussianMixture([1, 2], [-1, 1], [0, 0.5], [0.3, 0.6]), 1),
     "cluster": (testsystems.LennardJonesCluster(testsystems.LennardJonesClusterOptions(numParticles=4)), 4),
     "dimer": (testsystems.DimerInBath(), 38),
+    "phi^4": (testsystems.LatticePhi4.fromKappa([2, 3], 0.25, 0.022), 6),
 }
 
 
