@@ -48,8 +48,10 @@ struct OdeOptions {
  * compare.) An accept decision made with logDet errors below d samples a density that differs from the target by a
  * factor within e^(+-2 d) or so: 1 +- 1e-7 at the default tolerance and a tame field. Choose the tolerance for that.
  *
- * Gradients are those of the adjoint equation, solved backwards with the same integrator and tolerance, in memory that
- * does not depend on the number of steps. With a the derivative of a loss by y(t), and b that by logDet, for forward:
+ * Gradients of Runge-Kutta's formula are exact, by going back through its steps, whose stages are kept: memory grows
+ * with their number. Those of Dormand-Prince are those of the adjoint equation, solved backwards with the same
+ * integrator and tolerance, in memory that does not. With a the derivative of a loss by y(t), and b that by logDet, for
+ * forward:
  *
  *     da/dt = -a^T dv/dy - b d(tr dv/dy)/dy,    dLoss/dtheta = int_0^1 (a^T dv/dtheta + b d(tr dv/dy)/dtheta) dt
  *
