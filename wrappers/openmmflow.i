@@ -26,9 +26,11 @@ import openmm
 #include "openmmflow/energies/SelectedColumns.h"
 #include "openmmflow/energies/systems/DimerInBath.h"
 #include "openmmflow/energies/systems/GaussianMixture.h"
+#include "openmmflow/energies/systems/IsingTorus.h"
 #include "openmmflow/energies/systems/LatticePhi4.h"
 #include "openmmflow/energies/systems/LennardJonesCluster.h"
 #include "openmmflow/energies/systems/ManyWell.h"
+#include "openmmflow/estimators/ChainEstimates.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/estimators/FlowFreeEnergy.h"
 #include "openmmflow/estimators/FreeEnergy.h"
@@ -238,6 +240,7 @@ using namespace OpenMM;
 %options(LennardJonesCluster)
 %options(DimerInBath)
 %options(LatticePhi4)
+%options(IsingTorus)
 %rename(DoubleWellTruth) OpenMMFlow::DoubleWell::Truth;
 %rename(DimerInBathBareTruth) OpenMMFlow::DimerInBath::BareTruth;
 %options(FlowMatchingLoss)
@@ -289,6 +292,7 @@ using namespace OpenMM;
 %ignore OpenMMFlow::LennardJonesCluster::createSystem;
 %ignore OpenMMFlow::DimerInBath::createSystem;
 %ignore OpenMMFlow::LatticePhi4::createSystem;
+%ignore OpenMMFlow::IsingTorus::createSystem;
 %rename(createSystem) OpenMMFlow::AnalyticSystem::releaseSystem;
 %newobject OpenMMFlow::AnalyticSystem::releaseSystem;
 %extend OpenMMFlow::AnalyticSystem {
@@ -378,6 +382,7 @@ using namespace OpenMM;
 %include "openmmflow/energies/systems/LennardJonesCluster.h"
 %include "openmmflow/energies/systems/DimerInBath.h"
 %include "openmmflow/energies/systems/LatticePhi4.h"
+%include "openmmflow/energies/systems/IsingTorus.h"
 %include "openmmflow/samplers/Acceptance.h"
 %include "openmmflow/samplers/LatentJump.h"
 %include "openmmflow/samplers/AnnealedPath.h"
@@ -394,6 +399,7 @@ using namespace OpenMM;
 %include "openmmflow/estimators/EffectiveSampleSize.h"
 %include "openmmflow/estimators/FlowFreeEnergy.h"
 %include "openmmflow/estimators/TimeSeries.h"
+%include "openmmflow/estimators/ChainEstimates.h"
 %include "openmmflow/training/Loss.h"
 %include "openmmflow/training/LatentAcceptanceLoss.h"
 %include "openmmflow/training/SymmetricAcceptanceLoss.h"

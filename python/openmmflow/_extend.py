@@ -21,6 +21,9 @@ def extend() -> None:
             del cls.__repr__  # it would hide that of the base class
         if _fields(cls):
             cls.__repr__ = _reprOfFields
+            for field in _fields(cls):
+                # type's own, as SWIG's metaclass refuses to replace a property
+                type.__setattr__(cls, field, _keepingOwner(getattr(cls, field)))
             if cls.__name__.endswith("Options"):
                 _takeSettings(cls)
     api.Transform.__repr__ = lambda self: f"{self.getTypeName()}({_sizes(self)})"
@@ -34,12 +37,6 @@ def extend() -> None:
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
     api.LogQGradient.__iter__ = lambda self: iter((self.logQ, self.gradient))
     api.DensityGradient.__iter__ = lambda self: iter((self.logDensity, self.gradient))
-    for cls, field in ((api.SplineCouplingOptions, "conditioner"), (api.SmoothCouplingOptions, "conditioner"),
-                       (api.MaskedAutoregressiveOptions, "conditioner"), (api.NICEROptions, "conditioner"),
-                       (api.RealNVPOptions, "conditioner"), (api.AlphaDivergenceLossOptions, "kernel"),
-                       (api.AnnealedResult, "state")):
-        # type's own, as SWIG's metaclass refuses to replace a property
-        type.__setattr__(cls, field, _keepingOwner(getattr(cls, field)))
     api.Flow.__reduce__ = lambda self: (api.Flow.deserialize, (self.serialize(),))
     api.Flow.__copy__ = lambda self: self.clone()
     api.Flow.__deepcopy__ = lambda self, memo: self.clone()
@@ -75,7 +72,8 @@ def _keepingOwner(field: property) -> property:
     """A struct within a struct refers to it, and has to keep it alive."""
     def get(self: Any) -> Any:
         value = field.fget(self)
-        object.__setattr__(value, "_owner", self)
+        if hasattr(value, "this"):
+            object.__setattr__(value, "_owner", self)
         return value
 
     return property(get, field.fset, doc=field.__doc__)

@@ -20,6 +20,8 @@ from .openmmflow import (
     DoubleWellOptions,
     DoubleWellTruth,
     GaussianMixture,
+    IsingTorus,
+    IsingTorusOptions,
     LatticePhi4,
     LatticePhi4Options,
     LennardJonesCluster,
@@ -31,6 +33,6 @@ from .openmmflow import (
 from .peptides import CappedPeptide, alanineDipeptide, alanineTetrapeptide
 
 __all__ = ["AnalyticSystem", "CappedPeptide", "DimerInBath", "DimerInBathBareTruth", "DimerInBathOptions", "DoubleWell",
-           "DoubleWellOptions", "DoubleWellTruth", "GaussianMixture", "LatticePhi4", "LatticePhi4Options",
-           "LennardJonesCluster", "LennardJonesClusterOptions", "ManyWell", "ManyWellOptions", "alanineDipeptide",
-           "alanineTetrapeptide", "unitTemperature"]
+           "DoubleWellOptions", "DoubleWellTruth", "GaussianMixture", "IsingTorus", "IsingTorusOptions", "LatticePhi4",
+           "LatticePhi4Options", "LennardJonesCluster", "LennardJonesClusterOptions", "ManyWell", "ManyWellOptions",
+           "alanineDipeptide", "alanineTetrapeptide", "unitTemperature"]

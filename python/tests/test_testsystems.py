@@ -17,6 +17,7 @@ SYSTEMS = {
     "cluster": (testsystems.LennardJonesCluster(testsystems.LennardJonesClusterOptions(numParticles=4)), 4),
     "dimer": (testsystems.DimerInBath(), 38),
     "phi^4": (testsystems.LatticePhi4.fromKappa([2, 3], 0.25, 0.022), 6),
+    "Ising": (testsystems.IsingTorus(testsystems.IsingTorusOptions(rows=3, columns=4)), 12),
 }
 
 

@@ -170,6 +170,25 @@ TEST(LatticePhi4, LogZOfTheRingPolymerIsThatOfTheOscillator) {
     }
 }
 
+// Against the inverse of the matrix of the quadratic form.
+TEST(LatticePhi4, FreeFieldsHaveTheirCovariance) {
+    const LatticePhi4 lattice({{3, 2, 4}, 0.11, 0.9, 0});
+    const Tensor unit = at::eye(24, at::kDouble);
+    const Tensor covariance =
+        at::linalg_inv(lattice.createNativePotential()->evaluate(unit, Gradient::Compute).gradient);
+    constexpr int count = 100000;
+    Random random(4);
+    const Tensor x = lattice.sampleFree(count, random), diagonal = covariance.diagonal();
+    EXPECT_LT((x.mean(0) / (diagonal / count).sqrt()).abs().max().item<double>(), 4);
+    const Tensor spread = ((at::outer(diagonal, diagonal) + covariance.square()) / count).sqrt();
+    EXPECT_LT(((x.t().mm(x) / count - covariance) / spread).abs().max().item<double>(), 4.5); // the largest of 300
+    expectMessage(
+        [&] {
+            (void)LatticePhi4({{4}, 0.1, 1, 0.1}).sampleFree(1, random);
+        },
+        "quartic is 0.1, but must be 0");
+}
+
 TEST(LatticePhi4, NonFiniteFieldsHaveNoEnergy) {
     const auto potential = LatticePhi4::fromKappa({2, 2}, 0.3, .022).createNativePotential();
     Tensor x = Random(1).normal(3, 4);

@@ -17,6 +17,8 @@ namespace OpenMMFlow {
  *     ESS/N reverse  mean_x(w)^2 / mean_x(w^2);   forward  1 / (mean_y(w) mean_y(1/w))
  *
  * Variances are those of the delta method, for independent samples: thin correlated ones first.
+ * That of F_q is finite only where p^2/q has an integral, that of F_p where q^2/p has: a normal flow that covers phi^4
+ * has F_q's, but not F_p's. Where it is infinite, the error is too small and nothing in the samples tells.
  *
  * Where q lacks modes that y has, mean_x(w) is Z c while mean_y(1/w) is still 1/Z: F_p is right, F_q is too high by
  * -ln c, and c < 1 tells. The reverse ESS does not see it: a flow of one mode alone can have 1.

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/systems/LatticePhi4.h"
-#include "../FiniteRows.h"
-#include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
-#include <numeric>
+#include "LatticeTools.h"
 #include <openmm/CustomCompoundBondForce.h>
 #include <openmm/CustomExternalForce.h>
 
@@ -16,43 +13,24 @@ namespace {
 
 constexpr int numNodes = 256;
 constexpr double smallestEigenvalue = 1e-14;
-constexpr std::int64_t numbersAtOnce = 32768;
 
-/** S = sum_x phi_x (-hopping n_x + quadratic phi_x + quartic phi_x^3), n_x the sum of the 2d neighbours. */
-class NativePhi4 : public ReducedPotential {
+/** S = sum_x phi_x (-hopping n_x + quadratic phi_x + quartic phi_x^3), n_x the sum of the neighbours. */
+class NativePhi4 : public LatticePotential {
 public:
-    explicit NativePhi4(const LatticePhi4::Options& options) : options(options) {
-        size = std::accumulate(options.extents.begin(), options.extents.end(), 1, std::multiplies<>());
-    }
-    [[nodiscard]] int getSize() const override { return size; }
-    [[nodiscard]] EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
-        require(x.dim() == 2 && x.size(1) == size, "LatticePhi4 potential", "shape of x", x.sizes(),
-                "[batch, " + std::to_string(size) + "]");
-        // In parts that stay in a processor's cache: four times as fast as all of a large batch at once.
-        const std::int64_t rows = x.is_cpu() ? std::max<std::int64_t>(1, numbersAtOnce / size) : x.size(0) + 1;
-        vector<Tensor> energies, gradients;
-        for (const Tensor& part : x.detach().split(rows)) {
-            const Tensor phi = part.to(at::kDouble), square = phi.square();
-            const Tensor hop = options.hopping * sumNeighbours(phi);
-            energies.push_back((phi * (phi * (options.quadratic + options.quartic * square) - hop)).sum(1));
-            if (gradient == Gradient::Compute)
-                gradients.push_back(2 * (phi * (options.quadratic + 2 * options.quartic * square) - hop));
-        }
-        return finiteRows(at::cat(energies), gradients.empty() ? Tensor() : at::cat(gradients));
+    explicit NativePhi4(const LatticePhi4::Options& options)
+        : LatticePotential({options.extents.begin(), options.extents.end()}), options(options) {}
+
+protected:
+    [[nodiscard]] std::pair<Tensor, Tensor> compute(const Tensor& phi, Gradient gradient) const override {
+        const Tensor square = phi.square(), hop = options.hopping * sumNeighbours(phi);
+        const Tensor u = (phi * (phi * (options.quadratic + options.quartic * square) - hop)).sum(1);
+        if (gradient == Gradient::Omit)
+            return {u, {}};
+        return {u, 2 * (phi * (options.quadratic + 2 * options.quartic * square) - hop)};
     }
 
 private:
-    [[nodiscard]] Tensor sumNeighbours(const Tensor& phi) const {
-        vector<std::int64_t> shape(options.extents.begin(), options.extents.end());
-        shape.insert(shape.begin(), phi.size(0));
-        const Tensor field = phi.reshape(shape);
-        Tensor sum = at::zeros_like(field);
-        for (std::int64_t axis = 1; axis < field.dim(); axis++)
-            sum += at::roll(field, 1, axis) + at::roll(field, -1, axis);
-        return sum.reshape(phi.sizes());
-    }
     LatticePhi4::Options options;
-    int size;
 };
 
 /** exp(-(quadratic phi^2 + quartic phi^4)) on equally spaced nodes, for which the trapezoid rule converges fast. */
@@ -160,12 +138,15 @@ double LatticePhi4::energy(const vector<double>& phi) const {
 }
 
 double LatticePhi4::freeLogZ() const {
-    Tensor modes = at::full({1}, options.quadratic, at::kDouble);
-    for (const int extent : options.extents) {
-        const Tensor k = 2 * M_PI / extent * at::arange(extent, at::kDouble);
-        modes = (modes.unsqueeze(1) - 2 * options.hopping * k.cos()).flatten();
-    }
+    const Tensor modes = latticeModes(options.extents, options.quadratic, -options.hopping);
     return 0.5 * (getNumSites() * std::log(M_PI) - modes.log().sum().item<double>());
+}
+
+Tensor LatticePhi4::sampleFree(std::int64_t count, Random& random) const {
+    require(options.quartic == 0, "LatticePhi4::sampleFree", "quartic", options.quartic, "0");
+    require(count >= 1, "LatticePhi4::sampleFree", "count", count, "at least 1");
+    const Tensor modes = latticeModes(options.extents, options.quadratic, -options.hopping);
+    return normalFields(options.extents, 2 * modes, count, random);
 }
 
 // Slices of one or two sites along the longest extent. With g(phi)^2 the part of a slice's weight that belongs to one

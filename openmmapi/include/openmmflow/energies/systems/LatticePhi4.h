@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/systems/AnalyticSystem.h"
+#include "openmmflow/latent/Random.h"
 
 namespace OpenMMFlow {
 
@@ -46,7 +47,7 @@ public:
                                                  double lambda);
     /** @param beta, mass, omega  > 0 */
     [[nodiscard]] static LatticePhi4 ringPolymer(int numBeads, double beta, double mass, double omega);
-    [[nodiscard]] const Options& getOptions() const { return options; }
+    [[nodiscard]] Options getOptions() const { return options; }
     [[nodiscard]] int getNumSites() const;
     /** S of a field, one number for each site. */
     [[nodiscard]] double energy(const std::vector<double>& phi) const;
@@ -61,6 +62,9 @@ public:
      * Throws otherwise.
      */
     [[nodiscard]] double getLogZ() const;
+    /** Independent samples of exp(-S) where quartic = 0: a start for annealing. Throws otherwise. @return [count,
+     * sites] */
+    [[nodiscard]] at::Tensor sampleFree(std::int64_t count, Random& random) const;
     /** S by closed formulas on tensors, of fields on any device: faster than the OpenMM System of createPotential(). */
     [[nodiscard]] std::shared_ptr<ReducedPotential> createNativePotential() const;
     /** One particle for each site, whose first coordinate is phi. */
