@@ -314,6 +314,47 @@ TEST(ContinuousFlow, RowsThatFailFailAlone) {
         at::isnan(torch::autograd::grad({logDet.sum()}, variables, {}, false, false, true)[1]).any().item<bool>());
 }
 
+// Two steps are far too few for this field; going back along the equation would give the gradient of something else.
+TEST(ContinuousFlow, GradientsOfRungeKuttaAreThoseOfItsStepsHoweverLong) {
+    const auto flow = makeFlow(fixedSteps(2), makeField({8}));
+    randomise(flow->getField(), 1.0);
+    const Tensor weight = flow->getParameters()[0].second, points = makePoints(4);
+    for (const bool inverse : {false, true}) {
+        const auto loss = [&](const Tensor& y) {
+            const TransformResult result = inverse ? flow->inverse(y) : flow->forward(y);
+            return (0.1 * result.value.square().sum(1) + result.logDet).narrow(0, 0, 3).sum(); // the last row left out
+        };
+        const Tensor argument = points.clone().set_requires_grad(true);
+        const auto gradients = torch::autograd::grad({loss(argument)}, {argument, weight});
+        EXPECT_EQ(largest(gradients[0][3]), 0.0);
+        const at::NoGradGuard noGrad;
+        Random random(4);
+        const Tensor direction = random.normal(4, 5), turn = random.normal(1, weight.numel()).reshape(weight.sizes());
+        const Tensor saved = weight.clone();
+        const auto along = [&](double step) {
+            weight.copy_(saved + step * turn);
+            return loss(points + step * direction).item<double>();
+        };
+        const double expected = ((gradients[0] * direction).sum() + (gradients[1] * turn).sum()).item<double>();
+        EXPECT_NEAR((along(1e-6) - along(-1e-6)) / 2e-6, expected, 1e-6 * (1 + std::abs(expected)));
+        weight.copy_(saved);
+    }
+}
+
+// A row that starts outside the domain passes nothing on to the others.
+TEST(ContinuousFlow, GradientsOfRungeKuttaLeaveFailedRowsOut) {
+    const auto flow = makeFlow(fixedSteps(3), makeField({8}));
+    randomise(flow->getField(), 0.5);
+    Tensor z = makePoints(3);
+    const Tensor good = at::cat({z.narrow(0, 0, 1), z.narrow(0, 2, 1)}), weight = flow->getParameters()[0].second;
+    z[1][2] = NAN;
+    const Tensor logDet = flow->forward(z).logDet;
+    EXPECT_TRUE(at::isnan(logDet[1]).item<bool>());
+    const Tensor gradient = torch::autograd::grad({logDet[0] + logDet[2]}, {weight})[0];
+    const Tensor expected = torch::autograd::grad({flow->forward(good).logDet.sum()}, {weight})[0];
+    EXPECT_LE(largest(gradient - expected), 1e-12);
+}
+
 TEST(ContinuousFlow, GradientsOutliveTheFlowAndHaveItsType) {
     auto flow = makeFlow({}, makeField({6}));
     const Tensor z = makePoints().set_requires_grad(true);
