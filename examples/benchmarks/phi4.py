@@ -12,7 +12,7 @@
 
 lambda = 0.022 in the first four. Continuous flows have the lattice's symmetries (LatticeVelocityField). They are trained first by
 flow matching on chains, a forward loss, and then by the reverse KL divergence with path gradients. Errors are standard errors; costs
-are CPU seconds of one thread. Writes phi4.json into --output, flows beside it, and goes on with a flow that is there with --resume.
+are CPU seconds of one thread. Writes phi4.json into --output, flows beside it; with --resume the last part goes on with its flow.
 """
 import argparse
 import json
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["sites", "exact", "ladder", "modes", "continuous"])
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--iterations", type=int, default=3000, help="of the part `continuous`, by path gradients")
+    parser.add_argument("--iterations", type=int, default=3000, help="of `continuous`, by path gradients; may be 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("phi4"))
     options = parser.parse_args()
@@ -46,10 +46,16 @@ def main():
     for part in options.parts:
         start = time.process_time()
         found = globals()[f"run{part.capitalize()}"](options)
-        results[part] = found | {"cpuSeconds": time.process_time() - start, "hardware": platform.processor() or platform.machine()}
+        results[part] = found | {"cpuSeconds": time.process_time() - start, "hardware": nameProcessor()}
         file.write_text(json.dumps(results, indent=1))
         print(f"{part}: " + ", ".join(f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}"
                                       for key, value in results[part].items()), flush=True)
+
+
+def nameProcessor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"one thread of {names[0] if names else platform.machine()}"
 
 
 def makeContinuousFlow(extents, sigma, steps=6, **field):
@@ -61,6 +67,8 @@ def makeContinuousFlow(extents, sigma, steps=6, **field):
 
 
 def train(flow, loss, iterations, learningRate, seed, clip=10.0, progress=None):
+    if iterations == 0:
+        return
     trainer = of.Trainer(flow, of.TrainerOptions(iterations=iterations, learningRate=learningRate, warmup=20, gradientClip=clip,
                                                  seed=seed))
     trainer.addLoss(loss)
@@ -75,7 +83,7 @@ def makeReverseLoss(potential, batchSize, kind=of.PathGradientLoss):
     return kind(potential, of.ReverseKLLossOptions(batchSize=batchSize, energyCut=1e9, dropFraction=0.0))
 
 
-def integrateFinely(flow, steps=20):
+def integrateFinely(flow, steps=12):
     solver = of.OdeOptions()
     solver.method, solver.steps = of.OdeMethod.RungeKutta4, steps
     flow.getTransform().setSolver(solver)
@@ -197,14 +205,18 @@ def runContinuous(options):
         print(f"  iteration {iteration}, {cpu:.0f} CPU s: F = {F:.4f} +- {error:.4f}, ESS/N of 1000 {ess:.4f}", flush=True)
 
     train(flow, makeReverseLoss(potential, 48), 50 if options.short else options.iterations, 1e-3, options.seed, progress=report)
-    integrateFinely(flow)
     trained = earlier + time.process_time() - start
+    integrateFinely(flow, 24)
+    finer = logWeights(flow, potential, 500, options.seed)
+    integrateFinely(flow)
+    change = np.abs(logWeights(flow, potential, 500, options.seed) - finer).max()
     logW = logWeights(flow, potential, 1000 if options.short else 20_000, options.seed)
     blocks = [of.effectiveSampleSize(block).getFraction() for block in np.split(logW, 20)]
     mean = of.logMeanWeight(logW)
     return {"ESS/N": of.effectiveSampleSize(logW).getFraction(), "standardError": float(np.std(blocks) / np.sqrt(19)),
             "published": PUBLISHED, "N": len(logW), "F": -mean.value, "error of F": mean.standardError,
-            "std of log w": float(np.std(logW)), "training CPU s": trained}
+            "std of log w": float(np.std(logW)), "training CPU s": trained,
+            "change of log w by halved steps": float(change)}
 
 
 if __name__ == "__main__":

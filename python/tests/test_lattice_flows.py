@@ -83,7 +83,8 @@ def testReverseKLInTheBrokenPhaseDropsAModeAndIsFoundOut(tmp_path):
 
 @pytest.mark.slow
 def testContinuousFlowWithPathGradientsLearnsThePublishedLattice(tmp_path):
-    found = runPart("runContinuous", tmp_path, iterations=150)
-    assert found["ESS/N"] > 0.4
+    found = runPart("runContinuous", tmp_path, short=True)
     resumed = runPart("runContinuous", tmp_path, short=True, resume=True)
+    assert resumed["ESS/N"] > found["ESS/N"] > 0.2
     assert resumed["training CPU s"] > found["training CPU s"]
+    assert resumed["change of log w by halved steps"] < 0.1
