@@ -51,6 +51,7 @@ import openmm
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/RigidBodies.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/flows/LatticeVelocityField.h"
 #include "openmmflow/flows/SmoothCoupling.h"
 #include "openmmflow/flows/Whitening.h"
 #include "openmmflow/samplers/HamiltonianKernel.h"
@@ -148,6 +149,9 @@ using namespace OpenMM;
 %shared_class(SplineCoupling)
 %shared_class(SmoothCoupling)
 %shared_class(MaskedAutoregressive)
+%shared_class(VelocityField)
+%shared_class(NetworkVelocityField)
+%shared_class(LatticeVelocityField)
 %shared_class(ContinuousFlow)
 %shared_class(InternalCoordinates)
 %shared_class(EckartCoordinates)
@@ -216,7 +220,8 @@ using namespace OpenMM;
 %options(SplineCoupling)
 %options(SmoothCoupling)
 %options(MaskedAutoregressive)
-%options(VelocityField)
+%options(NetworkVelocityField)
+%options(LatticeVelocityField)
 %options(ContinuousFlow)
 %feature("python:nondynamic") OpenMMFlow::OdeOptions;
 %options(ContextPotential)
@@ -256,13 +261,15 @@ using namespace OpenMM;
 %ignore OpenMMFlow::Conditioner::getOptions;
 %ignore OpenMMFlow::Conditioner::getWeights;
 %ignore OpenMMFlow::Conditioner::getBiases;
-%ignore OpenMMFlow::Conditioner::isMasked;
+%ignore OpenMMFlow::Conditioner::isPerceptron;
 %ignore OpenMMFlow::Conditioner::getOpen;
 %ignore OpenMMFlow::Conditioner::getCircular;
 %ignore OpenMMFlow::VelocityField::PullBack;
 %ignore OpenMMFlow::VelocityField::Derivatives;
-%ignore OpenMMFlow::VelocityField::pullBack;
-%ignore OpenMMFlow::VelocityField::withParameters;
+%ignore OpenMMFlow::VelocityField::create;
+%ignore *::pullBack;
+%ignore *::withParameters;
+%ignore *::countIntermediates;
 
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
@@ -346,6 +353,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/Transform.h"
 %include "openmmflow/flows/Sequence.h"
 %include "openmmflow/flows/Elementary.h"
+%include "openmmflow/flows/Lattice.h"
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"
@@ -353,6 +361,8 @@ using namespace OpenMM;
 %include "openmmflow/flows/MaskedAutoregressive.h"
 %include "openmmflow/flows/Architectures.h"
 %include "openmmflow/flows/VelocityField.h"
+%include "openmmflow/flows/NetworkVelocityField.h"
+%include "openmmflow/flows/LatticeVelocityField.h"
 %include "openmmflow/flows/ContinuousFlow.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;

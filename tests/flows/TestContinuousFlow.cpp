@@ -12,8 +12,8 @@ using at::Tensor;
 
 namespace {
 
-VelocityField::Options makeField(std::vector<int> hiddenSizes, Activation activation = Activation::SiLU,
-                                 bool odd = false) {
+NetworkVelocityField::Options makeField(std::vector<int> hiddenSizes, Activation activation = Activation::SiLU,
+                                        bool odd = false) {
     return {{std::move(hiddenSizes), activation, 5}, 1, odd};
 }
 
@@ -70,14 +70,15 @@ std::shared_ptr<ContinuousFlow> makeLinearFlow(const Tensor& a, const Tensor& c,
 
 const Tensor generator = at::tensor({0.3, -1.1, 0.2, 0.9, -0.4, 0.5, -0.3, 0.1, 0.7}, at::kDouble).reshape({3, 3});
 
-std::shared_ptr<ContinuousFlow> makeFlow(const OdeOptions& solver, const VelocityField::Options& field) {
+std::shared_ptr<ContinuousFlow> makeFlow(const OdeOptions& solver, const NetworkVelocityField::Options& field) {
     return std::make_shared<ContinuousFlow>(5, std::vector<int>{3, 1}, ContinuousFlow::Options{solver, field});
 }
 
 // Three variables, of which 1 is circular, and no more rows than it takes: at a tolerance of 1e-12 each gradient costs.
 std::vector<FlowContractCase> makeCases() {
     const Tensor z = makePoints(3).narrow(1, 0, 3).contiguous();
-    const auto make = [](const OdeOptions& solver, const VelocityField::Options& field, std::vector<int> circular) {
+    const auto make = [](const OdeOptions& solver, const NetworkVelocityField::Options& field,
+                         std::vector<int> circular) {
         return std::make_shared<ContinuousFlow>(3, std::move(circular), ContinuousFlow::Options{solver, field});
     };
     const auto scaling = std::make_shared<Scaling>(std::vector<double>{0.1, 0, -2}, std::vector<double>{2, 1, -0.3});
@@ -106,12 +107,12 @@ INSTANTIATE_TEST_SUITE_P(Transforms, ContinuousFlowContract, testing::Values(0))
 INSTANTIATE_TEST_SUITE_P(SlowTransforms, ContinuousFlowContract,
                          testing::Range(1, static_cast<int>(makeCases().size())));
 
-TEST(VelocityField, DivergenceIsTheTraceOfTheJacobian) {
+TEST(NetworkVelocityField, DivergenceIsTheTraceOfTheJacobian) {
     const Tensor y = makePoints(3), t = at::tensor({0.0, 0.3, 0.9}, at::kDouble);
     for (const bool odd : {false, true})
         for (const auto& hidden : {std::vector<int>{6}, {6, 4}, {5, 7, 4}})
             for (const Activation activation : {Activation::SiLU, Activation::Tanh}) {
-                const VelocityField field(5, {1, 3}, makeField(hidden, activation, odd));
+                const NetworkVelocityField field(5, {1, 3}, makeField(hidden, activation, odd));
                 randomise(field, 0.7);
                 const VelocityResult result = field.withDivergence(y, t);
                 EXPECT_LE(largest(result.velocity - field(y, t)), 1e-13);
@@ -131,7 +132,7 @@ TEST(VelocityField, DivergenceIsTheTraceOfTheJacobian) {
             }
 }
 
-TEST(VelocityField, PullBackIsAutograds) {
+TEST(NetworkVelocityField, PullBackIsAutograds) {
     const Tensor y = makePoints(3), t = at::tensor({0.0, 0.3, 0.9}, at::kDouble);
     Random random(8);
     const Tensor onVelocity = random.normal(3, 5), onDivergence = random.normal(1, 3)[0];
@@ -139,7 +140,7 @@ TEST(VelocityField, PullBackIsAutograds) {
         for (const auto& circular : {std::vector<int>{1, 3}, {}, {0, 1, 2, 3, 4}})
             for (const auto& hidden : {std::vector<int>{6}, {5, 7, 4}})
                 for (const Tensor& probes : {Tensor(), random.normal(6, 5).reshape({3, 2, 5})}) {
-                    const VelocityField field(5, circular, makeField(hidden, Activation::SiLU, odd));
+                    const NetworkVelocityField field(5, circular, makeField(hidden, Activation::SiLU, odd));
                     randomise(field, 0.7);
                     std::vector<Tensor> variables = {y.clone().set_requires_grad(true)};
                     for (const auto& [name, tensor] : field.getParameters())
@@ -159,9 +160,9 @@ TEST(VelocityField, PullBackIsAutograds) {
                 }
 }
 
-TEST(VelocityField, IsOddWhereAskedFor) {
+TEST(NetworkVelocityField, IsOddWhereAskedFor) {
     const Tensor y = makePoints(3), t = at::tensor({0.0, 0.3, 0.9}, at::kDouble);
-    const VelocityField odd(5, {1, 3}, makeField({6}, Activation::SiLU, true)), other(5, {1, 3}, makeField({6}));
+    const NetworkVelocityField odd(5, {1, 3}, makeField({6}, Activation::SiLU, true)), other(5, {1, 3}, makeField({6}));
     randomise(odd, 0.7);
     randomise(other, 0.7);
     EXPECT_LE(largest(odd(-y, t) + odd(y, t)), 1e-14);
@@ -313,6 +314,47 @@ TEST(ContinuousFlow, RowsThatFailFailAlone) {
         at::isnan(torch::autograd::grad({logDet.sum()}, variables, {}, false, false, true)[1]).any().item<bool>());
 }
 
+// Two steps are far too few for this field; going back along the equation would give the gradient of something else.
+TEST(ContinuousFlow, GradientsOfRungeKuttaAreThoseOfItsStepsHoweverLong) {
+    const auto flow = makeFlow(fixedSteps(2), makeField({8}));
+    randomise(flow->getField(), 1.0);
+    const Tensor weight = flow->getParameters()[0].second, points = makePoints(4);
+    for (const bool inverse : {false, true}) {
+        const auto loss = [&](const Tensor& y) {
+            const TransformResult result = inverse ? flow->inverse(y) : flow->forward(y);
+            return (0.1 * result.value.square().sum(1) + result.logDet).narrow(0, 0, 3).sum(); // the last row left out
+        };
+        const Tensor argument = points.clone().set_requires_grad(true);
+        const auto gradients = torch::autograd::grad({loss(argument)}, {argument, weight});
+        EXPECT_EQ(largest(gradients[0][3]), 0.0);
+        const at::NoGradGuard noGrad;
+        Random random(4);
+        const Tensor direction = random.normal(4, 5), turn = random.normal(1, weight.numel()).reshape(weight.sizes());
+        const Tensor saved = weight.clone();
+        const auto along = [&](double step) {
+            weight.copy_(saved + step * turn);
+            return loss(points + step * direction).item<double>();
+        };
+        const double expected = ((gradients[0] * direction).sum() + (gradients[1] * turn).sum()).item<double>();
+        EXPECT_NEAR((along(1e-6) - along(-1e-6)) / 2e-6, expected, 1e-6 * (1 + std::abs(expected)));
+        weight.copy_(saved);
+    }
+}
+
+// A row that starts outside the domain passes nothing on to the others.
+TEST(ContinuousFlow, GradientsOfRungeKuttaLeaveFailedRowsOut) {
+    const auto flow = makeFlow(fixedSteps(3), makeField({8}));
+    randomise(flow->getField(), 0.5);
+    Tensor z = makePoints(3);
+    const Tensor good = at::cat({z.narrow(0, 0, 1), z.narrow(0, 2, 1)}), weight = flow->getParameters()[0].second;
+    z[1][2] = NAN;
+    const Tensor logDet = flow->forward(z).logDet;
+    EXPECT_TRUE(at::isnan(logDet[1]).item<bool>());
+    const Tensor gradient = torch::autograd::grad({logDet[0] + logDet[2]}, {weight})[0];
+    const Tensor expected = torch::autograd::grad({flow->forward(good).logDet.sum()}, {weight})[0];
+    EXPECT_LE(largest(gradient - expected), 1e-12);
+}
+
 TEST(ContinuousFlow, GradientsOutliveTheFlowAndHaveItsType) {
     auto flow = makeFlow({}, makeField({6}));
     const Tensor z = makePoints().set_requires_grad(true);
@@ -395,7 +437,8 @@ TEST(ContinuousFlow, RefusesBadArguments) {
     expectMessage(with([](auto& o) { o.field.network.activation = Activation::ReLU; }), "activation is ReLU");
     expectMessage(with([](auto& o) { o.field.network.hiddenSizes = {}; }), "number of hidden layers is 0");
     expectMessage(with([](auto& o) { o.field.frequencies = -1; }), "frequencies is -1");
-    expectMessage([] { ContinuousFlow(2, {2}, {}); }, "VelocityField::VelocityField: a circular variable is 2");
+    expectMessage([] { ContinuousFlow(2, {2}, {}); },
+                  "NetworkVelocityField::NetworkVelocityField: a circular variable is 2");
     Random random(1);
     expectMessage([&] { (void)makeFlow({}, makeField({3}))->estimateInverse(makePoints(), 0, random); }, "probes is 0");
     auto architecture = makeFlow({}, makeField({3}))->getArchitecture();

@@ -3,6 +3,7 @@
 #include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/Lattice.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/Random.h"
 #include <functional>
@@ -15,12 +16,11 @@ namespace {
 using MakeCoupling =
     std::function<std::shared_ptr<Transform>(std::vector<int> active, const Conditioner::Options& options)>;
 
-// Couplings of the even- and of the odd-numbered variables in turn, each with a seed of its own.
+// Couplings of the even- and of the odd-numbered variables or sites in turn, each with a seed of its own.
 void appendCouplings(std::vector<std::shared_ptr<Transform>>& transforms, int size, int layers,
                      Conditioner::Options options, const MakeCoupling& make) {
-    std::vector<int> even, odd;
-    for (int i = 0; i < size; i++)
-        (i % 2 == 0 ? even : odd).push_back(i);
+    const Lattice lattice(options.extents.empty() ? std::vector<int>{size} : options.extents);
+    const std::vector<int> even = lattice.getCheckerboard(false), odd = lattice.getCheckerboard(true);
     Random random(options.seed);
     for (int layer = 0; layer < layers; layer++)
         for (const auto& active : {even, odd}) {

@@ -153,8 +153,7 @@ Tensor Split::join(const Tensor& activePart, const Tensor& passivePart) const {
 
 AdditiveCoupling::AdditiveCoupling(int size, std::vector<int> active, const Conditioner::Options& options, bool odd)
     : split(size, std::move(active)),
-      conditioner(static_cast<int>(split.getPassive().size()), {}, static_cast<int>(split.getActive().size()), options),
-      odd(odd) {}
+      conditioner(Conditioner::makeForCoupling(split.getPassive(), split.getActive(), 1, options)), odd(odd) {}
 
 Tensor AdditiveCoupling::predict(const Tensor& passivePart) const {
     const Tensor t = conditioner(passivePart).to(at::kDouble);
@@ -195,8 +194,8 @@ nlohmann::json AdditiveCoupling::getArchitecture() const {
 
 AffineCoupling::AffineCoupling(int size, std::vector<int> active, const Conditioner::Options& options,
                                double scaleBound, bool odd)
-    : split(size, std::move(active)), conditioner(static_cast<int>(split.getPassive().size()), {},
-                                                  2 * static_cast<int>(split.getActive().size()), options),
+    : split(size, std::move(active)),
+      conditioner(Conditioner::makeForCoupling(split.getPassive(), split.getActive(), 2, options)),
       scaleBound(scaleBound), odd(odd) {
     require(scaleBound > 0 && std::isfinite(scaleBound), "AffineCoupling::AffineCoupling", "scaleBound", scaleBound,
             "positive and finite");

@@ -28,7 +28,7 @@ struct NICEROptions {
  *
  * in which P and Q are networks; forward, from z to x, is an AdditiveCoupling of the even-numbered variables and then
  * one of the odd-numbered. The log-det is constant, so one flow serves several temperatures by the variance of its
- * prior (F9). Identity at the start.
+ * prior (F9). On a lattice (conditioner.extents) x1 and x2 are the colours of a checkerboard. Identity at the start.
  *
  * @param size  number of variables, at least 2
  */
@@ -45,7 +45,8 @@ struct RealNVPOptions {
 
 /**
  * A RealNVP flow (Dinh, Sohl-Dickstein and Bengio, ICLR 2017): in each layer an AffineCoupling of the even-numbered
- * variables and then one of the odd-numbered. Identity at the start.
+ * variables and then one of the odd-numbered; on a lattice (conditioner.extents) of the sites of one colour of a
+ * checkerboard and then of the other. Identity at the start.
  *
  * @param size    number of variables, at least 2
  * @param layers  number of layers, two couplings each, at least 1

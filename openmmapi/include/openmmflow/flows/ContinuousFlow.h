@@ -2,7 +2,7 @@
 #define OPENMMFLOW_FLOWS_CONTINUOUSFLOW_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/flows/VelocityField.h"
+#include "openmmflow/flows/NetworkVelocityField.h"
 
 namespace OpenMMFlow {
 
@@ -48,8 +48,10 @@ struct OdeOptions {
  * compare.) An accept decision made with logDet errors below d samples a density that differs from the target by a
  * factor within e^(+-2 d) or so: 1 +- 1e-7 at the default tolerance and a tame field. Choose the tolerance for that.
  *
- * Gradients are those of the adjoint equation, solved backwards with the same integrator and tolerance, in memory that
- * does not depend on the number of steps. With a the derivative of a loss by y(t), and b that by logDet, for forward:
+ * Gradients of Runge-Kutta's formula are exact, by going back through its steps, whose stages are kept: memory grows
+ * with their number. Those of Dormand-Prince are those of the adjoint equation, solved backwards with the same
+ * integrator and tolerance, in memory that does not. With a the derivative of a loss by y(t), and b that by logDet, for
+ * forward:
  *
  *     da/dt = -a^T dv/dy - b d(tr dv/dy)/dy,    dLoss/dtheta = int_0^1 (a^T dv/dtheta + b d(tr dv/dy)/dtheta) dt
  *
@@ -61,15 +63,17 @@ class OPENMMFLOW_EXPORT ContinuousFlow : public Transform {
 public:
     struct Options {
         OdeOptions solver;
-        VelocityField::Options field;
+        NetworkVelocityField::Options field;
     };
-    /** @param size  number of variables  @param circular  which of 0..size-1 live on [-pi, pi) */
+    /** With a NetworkVelocityField. @param size  number of variables  @param circular  which live on [-pi, pi) */
     ContinuousFlow(int size, std::vector<int> circular, const Options& options);
-    [[nodiscard]] const VelocityField& getField() const { return field; }
+    /** With any other field, such as a LatticeVelocityField. */
+    explicit ContinuousFlow(std::shared_ptr<VelocityField> field, const OdeOptions& solver = {});
+    [[nodiscard]] const VelocityField& getField() const { return *field; }
     [[nodiscard]] const OdeOptions& getSolver() const { return solver; }
     /** Change the integrator or its tolerance: loose for training, tight for sampling. */
     void setSolver(const OdeOptions& options);
-    [[nodiscard]] int getInputSize() const override { return field.getSize(); }
+    [[nodiscard]] int getInputSize() const override { return field->getSize(); }
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
     /**
@@ -83,11 +87,11 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "ContinuousFlow"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     static std::shared_ptr<ContinuousFlow> fromArchitecture(const nlohmann::json& architecture);
-    [[nodiscard]] NamedTensors getParameters() const override { return field.getParameters(); }
+    [[nodiscard]] NamedTensors getParameters() const override { return field->getParameters(); }
 
 private:
     [[nodiscard]] TransformResult integrate(const at::Tensor& y, bool backwards, const at::Tensor& probes) const;
-    VelocityField field;
+    std::shared_ptr<VelocityField> field;
     OdeOptions solver;
     at::Tensor isCircular; // bool [size]
 };
