@@ -45,7 +45,7 @@ def testDualByAnnealingIsKaufmans():
 
 @pytest.mark.slow
 def testDualByAnnealingIsKaufmansNearCriticality():
-    value, error, exact = annealDual(16, walkers=800, stages=120, seed=1)
+    value, error, exact = annealDual(16, walkers=1200, stages=120, seed=1)
     assert exact == pytest.approx(238.38724720, abs=1e-8)
     assert error < 0.4 and abs(value - exact) < 4 * error
 

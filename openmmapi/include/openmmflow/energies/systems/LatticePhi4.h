@@ -62,8 +62,7 @@ public:
      * Throws otherwise.
      */
     [[nodiscard]] double getLogZ() const;
-    /** Independent samples of exp(-S) where quartic = 0: a start for annealing. Throws otherwise. @return [count,
-     * sites] */
+    /** Independent samples of exp(-S) where quartic is 0, as a start for annealing. @return float64 [count, sites] */
     [[nodiscard]] at::Tensor sampleFree(std::int64_t count, Random& random) const;
     /** S by closed formulas on tensors, of fields on any device: faster than the OpenMM System of createPotential(). */
     [[nodiscard]] std::shared_ptr<ReducedPotential> createNativePotential() const;
