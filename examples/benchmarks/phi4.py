@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["sites", "exact", "ladder", "modes", "continuous"])
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--iterations", type=int, default=3000, help="of `continuous`, by path gradients; may be 0")
+    parser.add_argument("--iterations", type=int, default=1200, help="of `continuous`, by path gradients; may be 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("phi4"))
     options = parser.parse_args()
