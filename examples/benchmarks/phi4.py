@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["sites", "exact", "ladder", "modes", "continuous"])
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--iterations", type=int, default=3000, help="of `continuous`, by path gradients; may be 0")
+    parser.add_argument("--iterations", type=int, default=1200, help="of `continuous`, by path gradients; may be 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("phi4"))
     options = parser.parse_args()
@@ -152,7 +152,7 @@ def runLadder(options):
     ofFlow = time.process_time() - start
     kappas = np.linspace(0, kappa, 5)
     ladder = hmcLadder([LatticePhi4.fromKappa(extents, k, LAMBDA).createNativePotential() for k in kappas],
-                       np.zeros((32, theory.getNumSites())), numSamples=10 if options.short else 200, seed=options.seed)
+                       np.zeros((32, theory.getNumSites())), numSamples=10 if options.short else 60, seed=options.seed)
     reference = ladder.freeEnergies[-1] - LatticePhi4.fromKappa(extents, 0.0, LAMBDA).getLogZ()
     return compare(F, float(reference), float(np.hypot(error, ladder.standardErrors[-1]))) | {
         "error of the flow": error, "error of the ladder": float(ladder.standardErrors[-1]), "ESS/N": ess,
