@@ -147,7 +147,7 @@ variable_list reverseSteps(const Equation& equation, const variable_list& gradie
     return result;
 }
 
-/** (y, log-det) at the other end, with the adjoint equation as its derivative. */
+/** (y, log-det) at the other end, differentiable: by the steps of Runge-Kutta's formula, or by the adjoint equation. */
 struct Solution : torch::autograd::Function<Solution> {
     static variable_list forward(AutogradContext* context, const Tensor& start,
                                  const c10::intrusive_ptr<Equation>& equation, at::TensorList parameters) {
