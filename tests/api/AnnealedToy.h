@@ -189,7 +189,8 @@ inline double deviation(double tilt, int samples, std::uint64_t seed, const std:
         [](const Point& x) { return x[1] * x[1] + x[2] * x[2]; }, [](const Point& x) { return x[1] + x[2]; }};
     const WellSampler sampler(tilt);
     Random random(seed);
-    return largestDeviation<Point>(functions, samples, [&] { return sampler.draw(random); }, move);
+    return largestDeviation<Point>(
+        functions, samples, [&] { return sampler.draw(random); }, move);
 }
 
 } // namespace OpenMMFlow

@@ -10,6 +10,7 @@
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/Sequence.h"
 #include <OpenMM.h>
+#include <gtest/gtest.h>
 #include <openmm/internal/CustomCPPForceImpl.h>
 
 namespace OpenMMFlow {
@@ -142,6 +143,19 @@ inline std::map<std::string, std::string> getProperties(const std::string& platf
     return platform == "CPU" ? std::map<std::string, std::string>{{"Threads", "1"}}
                              : std::map<std::string, std::string>();
 }
+
+/** Tests whose parameter is the name of a platform. */
+struct PlatformTest : testing::TestWithParam<std::string> {
+    // A Context of a System with an integrator; positions set.
+    static std::unique_ptr<OpenMM::Context> makeContext(const OpenMM::System& system, OpenMM::Integrator& integrator,
+                                                        const std::vector<OpenMM::Vec3>& positions) {
+        auto context =
+            std::make_unique<OpenMM::Context>(system, integrator, getPlatform(GetParam()), getProperties(GetParam()));
+        context->setPositions(positions);
+        return context;
+    }
+    static bool isReference() { return GetParam() == "Reference"; }
+};
 
 /** Equality of every component, bit for bit. */
 inline bool areEqual(const std::vector<OpenMM::Vec3>& a, const std::vector<OpenMM::Vec3>& b) {

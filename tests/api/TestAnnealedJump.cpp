@@ -17,16 +17,7 @@ namespace {
 constexpr double tilt = 0.3;
 constexpr int everything = State::Positions | State::Velocities | State::Forces | State::Energy | State::Parameters;
 
-struct AnnealedJumpOn : testing::TestWithParam<std::string> {
-    static std::unique_ptr<Context> makeContext(const System& system, Integrator& integrator,
-                                                const std::vector<Vec3>& positions) {
-        auto context =
-            std::make_unique<Context>(system, integrator, getPlatform(GetParam()), getProperties(GetParam()));
-        context->setPositions(positions);
-        return context;
-    }
-    static bool isReference() { return GetParam() == "Reference"; }
-};
+struct AnnealedJumpOn : PlatformTest {};
 
 /** A step so long that plain Langevin dynamics would be wrong by far, where the dynamics promises to be exact. */
 double longStep(StageDynamics dynamics) {

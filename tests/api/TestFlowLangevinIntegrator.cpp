@@ -13,18 +13,8 @@ using namespace OpenMM;
 
 namespace {
 
-struct FlowLangevinOn : testing::TestWithParam<std::string> {
-    // A Context of a System with an integrator; positions set.
-    static std::unique_ptr<Context> makeContext(const System& system, Integrator& integrator,
-                                                const std::vector<Vec3>& positions) {
-        auto context =
-            std::make_unique<Context>(system, integrator, getPlatform(GetParam()), getProperties(GetParam()));
-        context->setPositions(positions);
-        return context;
-    }
-
+struct FlowLangevinOn : PlatformTest {
     // CPU has the same jumps as Reference and takes ten times as long for these few particles: fewer samples there.
-    static bool isReference() { return GetParam() == "Reference"; }
     static int numSamples(int onReference) { return isReference() ? onReference : onReference / 10; }
     static double maxError(double onReference) { return isReference() ? onReference : onReference * std::sqrt(10.0); }
 };

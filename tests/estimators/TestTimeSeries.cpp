@@ -95,7 +95,8 @@ TEST(AutocorrelationTime, RefusesASeriesShorterThanItsCorrelation) {
     vector<double> ramp(40);
     for (std::size_t i = 0; i < ramp.size(); i++)
         ramp[i] = i < 20 ? 0.0 : 1.0;
-    expectMessage([&] { autocorrelationTime(ramp); }, "number of values is 40, but must be at least that of 10 correlation times");
+    expectMessage([&] { autocorrelationTime(ramp); },
+                  "number of values is 40, but must be at least that of 10 correlation times");
 }
 
 TEST(MeanWithError, IsCalibratedOnCorrelatedSeries) {

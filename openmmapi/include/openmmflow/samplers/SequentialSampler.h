@@ -19,7 +19,8 @@ namespace OpenMMFlow {
  *
  * The walkers form groups that resample among themselves and are independent of each other: each group's mean weight
  * is an unbiased estimate of Z_1/Z_0, and the error of ln(Z_1/Z_0) comes from their scatter. It knows nothing of modes
- * that all groups have lost, and is too small where groups are: in hundreds of dimensions take hundreds of walkers each.
+ * that all groups have lost, and is too small where groups are: in hundreds of dimensions take hundreds of walkers
+ * each.
  *
  * With layers, one transform T_k for each stage, walkers are transported before they are weighed (annealed flow
  * transport; Arbel, Matthews and Doucet, ICML 2021; Matthews et al., ICML 2022):

@@ -17,8 +17,8 @@ namespace OpenMMFlow {
  *
  *     grad L = -sum_i (w_i - 1/N) grad log q(x_i)
  *
- * has the same expectation and no variance where q is the target. Where weights are spread widely, few samples count and
- * the estimate is biased towards what the flow already knows: it finds no state that the flow does not reach.
+ * has the same expectation and no variance where q is the target. Where weights are spread widely, few samples count
+ * and the estimate is biased towards what the flow already knows: it finds no state that the flow does not reach.
  */
 class OPENMMFLOW_EXPORT ReweightedForwardKLLoss : public Loss {
 public:
@@ -26,7 +26,8 @@ public:
         int batchSize = 256;
         /**
          * The part of the batch whose largest log weights are lowered to the smallest among them, in [0, 1); no effect
-         * below two samples. Less noise, but it starves states that the flow has too little of, whose weights are large.
+         * below two samples. Less noise, but it starves states that the flow has too little of, whose weights are
+         * large.
          */
         double clipFraction = 0;
     };
