@@ -353,7 +353,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/Transform.h"
 %include "openmmflow/flows/Sequence.h"
 %include "openmmflow/flows/Elementary.h"
-%include "openmmflow/flows/Lattice.h"
+%include "openmmflow/latent/Lattice.h"
 %include "openmmflow/flows/Conditioner.h"
 %ignore OpenMMFlow::Split;
 %include "openmmflow/flows/Coupling.h"

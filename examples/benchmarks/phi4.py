@@ -58,12 +58,14 @@ def nameProcessor():
     return f"one thread of {names[0] if names else platform.machine()}"
 
 
+def rungeKutta(steps):
+    return of.OdeOptions(method=of.OdeMethod.RungeKutta4, steps=steps)
+
+
 def makeContinuousFlow(extents, sigma, steps=6, **field):
     """From independent Gaussians of about the fields' variance, which leaves the flow less to do."""
-    solver = of.OdeOptions()
-    solver.method, solver.steps = of.OdeMethod.RungeKutta4, steps
     velocity = of.LatticeVelocityField(extents, of.LatticeVelocityFieldOptions(**field))
-    return of.Flow(of.GaussianPrior(velocity.getSize(), sigma), of.ContinuousFlow(velocity, solver))
+    return of.Flow(of.GaussianPrior(velocity.getSize(), sigma), of.ContinuousFlow(velocity, rungeKutta(steps)))
 
 
 def train(flow, loss, iterations, learningRate, seed, clip=10.0, progress=None):
@@ -84,9 +86,7 @@ def makeReverseLoss(potential, batchSize, kind=of.PathGradientLoss):
 
 
 def integrateFinely(flow, steps=12):
-    solver = of.OdeOptions()
-    solver.method, solver.steps = of.OdeMethod.RungeKutta4, steps
-    flow.getTransform().setSolver(solver)
+    flow.getTransform().setSolver(rungeKutta(steps))
 
 
 def logWeights(flow, potential, count, seed):

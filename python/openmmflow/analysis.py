@@ -199,15 +199,20 @@ def freeEnergyProfile(angles: Any, logWeights: Any = None, bins: int = 72,
         return np.degrees((edges[1:] + edges[:-1]) / 2), profile - profile.min(), error / density
 
 
-def thin(series: np.ndarray) -> np.ndarray:
-    """One value of each g of a series, g its statistical inefficiency; infinite ones count as the nearest finite value."""
+def inefficiency(series: np.ndarray) -> float:
+    """The statistical inefficiency of a series, in which infinite values count as the nearest finite one; 1 where fewer than four
+    are finite, or all are the same but for rounding."""
     from . import statisticalInefficiency
 
     finite = series[np.isfinite(series)]
-    if len(series) < 4 or len(finite) == 0 or np.ptp(finite) == 0:
-        return series
-    clipped = np.clip(series, finite.min(), finite.max())
-    return series[np.arange(0, len(series), statisticalInefficiency(clipped.tolist())).astype(int)]
+    if len(finite) < 4 or np.ptp(finite) <= 1e-9 * max(1.0, float(np.abs(finite).max())):
+        return 1.0
+    return statisticalInefficiency(np.clip(series, finite.min(), finite.max()).tolist())
+
+
+def thin(series: np.ndarray) -> np.ndarray:
+    """One value of each g of a series, g its statistical inefficiency."""
+    return series[np.arange(0, len(series), inefficiency(series)).astype(int)]
 
 
 def importPymbar() -> Any:

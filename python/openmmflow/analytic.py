@@ -87,27 +87,18 @@ class AnalyticGenerator:
         return runTraining(trainer, [loss.getName()], False, iterations, file, progress, None)
 
     @torch.no_grad()
-    def evaluate(self, numSamples: int, seed: int) -> dict[str, Any]:
-        """ESS, acceptance and ln Z of new samples; and from exact samples, what the flow misses."""
-        random = api.Random(seed)
-        drawn = self.flow.sample(numSamples, random)
-        logWeights = self._logWeights(drawn.x, drawn.logQ).tolist()
-        logZ, acceptance = api.logMeanWeight(logWeights), api.independenceAcceptance(logWeights)
-        exact = self.system.sample(min(numSamples, 20_000), random)
-        inverse = api.logMeanWeight((-self._logWeights(exact, self.flow.logQ(exact))).tolist())
-        return {"samples": numSamples, "ESS/N": api.effectiveSampleSize(logWeights).getFraction(),
-                "acceptance": {"value": acceptance.value, "standardError": acceptance.standardError},
-                "ln Z": {"value": logZ.value, "standardError": logZ.standardError}, "ln Z, exact": exactLogZ(self.system),
-                "part of the target that the flow reaches": float(np.exp(logZ.value + inverse.value))}
-
-    @torch.no_grad()
-    def diagnose(self, numSamples: int, seed: int) -> Diagnosis:
-        """What is wrong, by new samples of the flow and exact ones."""
+    def judge(self, numSamples: int, seed: int) -> tuple[dict[str, Any], Diagnosis]:
+        """From new samples of the flow and exact ones: ESS, acceptance, ln Z and what the flow misses; and what is wrong."""
         random = api.Random(seed)
         drawn = self.flow.sample(numSamples, random)
         exact = self.system.sample(min(numSamples, 20_000), random)
+        logWeights = -self.potential.evaluate(drawn.x).u - drawn.logQ
+        exactLogWeights = -self.potential.evaluate(exact).u - self.flow.logQ(exact)
+        logZ, acceptance = api.logMeanWeight(logWeights.tolist()), api.independenceAcceptance(logWeights.tolist())
+        inverse = api.logMeanWeight((-exactLogWeights).tolist())
+        summary = {"samples": numSamples, "ESS/N": api.effectiveSampleSize(logWeights.tolist()).getFraction(),
+                   "acceptance": {"value": acceptance.value, "standardError": acceptance.standardError},
+                   "ln Z": {"value": logZ.value, "standardError": logZ.standardError}, "ln Z, exact": exactLogZ(self.system),
+                   "part of the target that the flow reaches": float(np.exp(logZ.value + inverse.value))}
         columns = {f"x{i}": (drawn.x[:, i], exact[:, i]) for i in range(exact.shape[1])}
-        return diagnose(self._logWeights(drawn.x, drawn.logQ), self._logWeights(exact, self.flow.logQ(exact)), coordinates=columns)
-
-    def _logWeights(self, x: torch.Tensor, logQ: torch.Tensor) -> torch.Tensor:
-        return -self.potential.evaluate(x).u - logQ
+        return summary, diagnose(logWeights, exactLogWeights, coordinates=columns)

@@ -17,7 +17,8 @@ from . import openmmflow as api
 from .analysis import thin
 from .data import TrainingData, inUnit, toNanometers
 from .freeenergy import BarEstimate, FreeEnergyDifference, barEstimate, differenceOfLegs
-from .generator import BoltzmannGenerator, TrainingHistory, estimateScaling, makeTrainer, runTraining
+from .generator import (BoltzmannGenerator, TrainingHistory, estimateScaling, makePotential, makeSplineCouplings,
+                        makeTrainer, runTraining)
 
 
 def freeEnergyThroughLatent(generatorA: BoltzmannGenerator, framesA: Any, generatorB: BoltzmannGenerator, framesB: Any,
@@ -114,9 +115,8 @@ class SystemBridge:
         vectors = [mm.Vec3(*row) for row in nm.tolist()]
         self._chart = api.InternalCoordinates.fromSystem(systemA, self.atoms, vectors, [(int(i), int(j)) for i, j in extraBonds])
         self._coordinates = api.Sequence([self._estimateScaling(frames), self._chart])
-        options = api.ContextPotentialOptions(platform=platform or "", numContexts=numContexts, atoms=self.atoms)
-        options.referencePositions = vectors
-        self._contexts = [api.ContextPotential(system, self.temperature, options) for system in (systemA, systemB)]
+        self._contexts = [makePotential(system, self.temperature, nm, self.atoms, platform or "", numContexts)
+                          for system in (systemA, systemB)]
         reference = nm[self.atoms].ravel().tolist()
         self.potentialA, self.potentialB = (api.TransformedPotential(whole, self._coordinates, reference) for whole in self._contexts)
         size, circular = self._chart.getInputSize(), list(self._chart.getCircularIndices())
@@ -228,14 +228,9 @@ def _makeKernel(stepSize: float, numSteps: int, targetAcceptance: float) -> Any:
 
 def _makeMap(size: int, circular: list[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
              random: np.random.Generator) -> Any:
-    """Couplings of which each changes a random half of the variables and the next one the other half; together the identity."""
+    """Couplings in each of which circular variables are turned and turned back; together the identity."""
     transforms: list[Any] = []
-    half: set[int] = set()
-    for layer in range(layers):
-        half = set(range(size)) - half if layer % 2 else set(random.permutation(size)[:(size + 1) // 2].tolist())
-        options = api.SplineCouplingOptions(bins=bins, bound=bound)
-        options.conditioner.hiddenSizes, options.conditioner.seed = hiddenSizes, int(random.integers(1, 2**31))
-        coupling = api.SplineCoupling(size, sorted(half), circular, options)
+    for coupling in makeSplineCouplings(size, circular, layers, bins, bound, hiddenSizes, random):
         shift = random.uniform(-np.pi, np.pi, len(circular))
         transforms += [api.CircularShift(size, circular, shift.tolist()), coupling,
                        api.CircularShift(size, circular, (-shift).tolist())] if circular else [coupling]

@@ -26,7 +26,7 @@ from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTor
 from .bridge import freeEnergyBetweenSystems
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
-from .diagnostics import Cost
+from .diagnostics import FEWEST_SAMPLES, Cost
 from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
 from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport, writeText
@@ -131,7 +131,7 @@ def trainTestSystem(options: argparse.Namespace, out: Path) -> None:
                                           **common))
         figures["Training on own samples"] = drawLosses(histories[1], out / "refining.png")
     generator.flow.save(str(out / "flow.safetensors"))
-    diagnosis = generator.diagnose(options.samples, options.seed)
+    judged, diagnosis = generator.judge(options.samples, options.seed)
     writeJson(out / "train-diagnosis.json", diagnosis.asDict())
     plots.diagnostics(out / "train-diagnosis.png", diagnosis)
     figures["Diagnosis"] = "train-diagnosis.png"
@@ -139,7 +139,7 @@ def trainTestSystem(options: argparse.Namespace, out: Path) -> None:
         "training": {"iterations": sum(history.iterations[-1] for history in histories),
                      "energy evaluations": generator.energyEvaluations,
                      "CPU minutes": sum(history.cpuMinutes for history in histories)},
-        "flow samples": generator.evaluate(options.samples, options.seed)} | diagnosis.summarize(), figures)
+        "flow samples": judged} | diagnosis.summarize(), figures)
 
 
 def makeGenerator(options: argparse.Namespace, molecule: Molecule, atoms: list[int], data: TrainingData | None,
@@ -315,9 +315,12 @@ def runSteps(options: argparse.Namespace, simulation: app.Simulation, checkpoint
         raise KeyboardInterrupt
 
 
+def _scaledSystem(system: mm.System, generator: BoltzmannGenerator) -> mm.System:
+    return annealedSystem(system, generator.flow, generator.temperature)
+
+
 STAGED_SYSTEMS: dict[str, Callable[[mm.System, BoltzmannGenerator], mm.System]] = {
-    "density": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
-    "heating": lambda system, generator: annealedSystem(system, generator.flow, generator.temperature),
+    "density": _scaledSystem, "heating": _scaledSystem,
     "alchemical": lambda system, generator: alchemicalSystem(system, generator.atoms)}
 
 
@@ -390,16 +393,13 @@ def evaluate(options: argparse.Namespace) -> None:
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
     frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
-    if frames is not None and len(frames) < FEWEST_FRAMES:
-        raise UserError(f"--frames holds {len(frames)} frames, but must hold at least {FEWEST_FRAMES} (see --discard)")
+    if frames is not None and len(frames) < FEWEST_SAMPLES:
+        raise UserError(f"--frames holds {len(frames)} frames, but must hold at least {FEWEST_SAMPLES} (see --discard)")
     summary: dict[str, Any] = {"flow": str(options.flow)}
     figures: dict[str, str] = {}
     costs = findCosts(options, molecule)
     judge(options, molecule, generator, out, summary, figures, frames, "evaluate", **costs)
     finish(out, "evaluate", "Judgement of a flow", summary, figures)
-
-
-FEWEST_FRAMES = 25  # of which a diagnosis can be made
 
 
 def findCosts(options: argparse.Namespace, molecule: Molecule) -> dict[str, Cost]:
@@ -427,7 +427,7 @@ def judge(options: argparse.Namespace, molecule: Molecule, generator: BoltzmannG
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
     summary["flow samples"] = evaluation.asDict()
     kept = None
-    if frames is not None and len(frames) >= FEWEST_FRAMES:
+    if frames is not None and len(frames) >= FEWEST_SAMPLES:
         stride = max(1, len(frames) // 10_000)
         kept = frames[::stride]
         if frameCost is not None:

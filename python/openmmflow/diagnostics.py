@@ -16,7 +16,8 @@ import numpy as np
 import openmm as mm
 from scipy import special, stats
 
-from .analysis import Estimate
+from .analysis import Estimate, inefficiency
+from .freeenergy import LEAST_OVERLAP
 
 #: An average over fewer effective samples has an error above a tenth of the spread of what is averaged.
 FEW_EFFECTIVE = 100
@@ -31,15 +32,14 @@ MANY_ZERO = 0.1
 SIGNIFICANT = 4.0
 #: Part of the target that matters: 1 % of a population.
 RELEVANT = 0.01
-#: Overlap of BAR below which its error is not to be trusted: Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397
-#: (2015).
-LOW_OVERLAP = 0.03
 #: Accepted part of independence jumps below which annealed stages may pay.
 LOW_ACCEPTANCE = 0.01
 #: Independent frames below which data can't tell what a flow lacks: the error of a population of one half is 7 %.
 FEW_FRAMES = 50
 #: Jensen-Shannon divergence in bits; that of a Gaussian that is shifted by a third of its width.
 DEVIATING = 0.02
+#: Samples of the flow, or frames, without which nothing can be said.
+FEWEST_SAMPLES = 25
 #: Bins of a marginal's histogram, one for so many frames; and blocks in time of the data, which are split into halves in all ways
 #: to learn the noise.
 MOST_BINS, FEWEST_BINS, FRAMES_PER_BIN, BLOCKS = 40, 6, 25, 8
@@ -253,7 +253,7 @@ def diagnose(logWeights: Any, targetLogWeights: Any = None, *, coordinates: Mapp
     seed : of the independence chain
     """
     from . import (clippedEffectiveSampleSize, effectiveSampleSize, independenceAcceptance, independenceChain,
-                   quantiles)
+                   quantiles, rejectionAutocorrelationTime)
 
     given = np.asarray(logWeights, dtype=float)
     logW = np.where(np.isnan(given), -np.inf, given)
@@ -262,18 +262,18 @@ def diagnose(logWeights: Any, targetLogWeights: Any = None, *, coordinates: Mapp
     weights = np.exp(logW - logW.max())
     found = np.array(quantiles(logW, probabilities))
     acceptance = independenceAcceptance(logW)
-    stays = _stays(independenceChain(logW, seed).states)
+    states = independenceChain(logW, seed).states
     diagnosis = Diagnosis(
         logW, None, int(np.isnan(given).sum()),
         dict(zip(probabilities, (found - (found[3] if np.isfinite(found[3]) else 0)).tolist())), reverse,
-        clippedEffectiveSampleSize(logW, 1e-4).getFraction(), chainFraction(stays), float(weights.max() / weights.sum()),
-        tailIndex(logW), Estimate(acceptance.value, acceptance.standardError), stays)
+        clippedEffectiveSampleSize(logW, 1e-4).getFraction(), 1 / (2 * rejectionAutocorrelationTime(states).value), float(weights.max() / weights.sum()),
+        tailIndex(logW), Estimate(acceptance.value, acceptance.standardError), _stays(states))
     if targetLogWeights is not None:
         target = np.asarray(targetLogWeights, dtype=float)
         pairs = {name: (np.asarray(flow, dtype=float), np.asarray(data, dtype=float))
                  for name, (flow, data) in (coordinates or {}).items()}
-        slowest = {"log w": _inefficiency(target)} | {
-            name: max(_inefficiency(part) for part in _components(data, (periods or {}).get(name)))
+        slowest = {"log w": inefficiency(target)} | {
+            name: max(inefficiency(part) for part in _components(data, (periods or {}).get(name)))
             for name, (_, data) in pairs.items()}
         diagnosis.targetLogWeights, diagnosis.data = target, _diagnoseData(logW, target, slowest)
         compared = [_compare(name, flow, data, weights[:len(flow)], (periods or {}).get(name)) for name, (flow, data) in pairs.items()]
@@ -303,8 +303,8 @@ def tailIndex(logWeights: Any) -> float:
     """
     ordered = np.sort(np.asarray(logWeights, dtype=float))
     count = len(ordered)
-    if count < 25:
-        raise ValueError(f"tailIndex: there are {count} log weights, but must be at least 25")
+    if count < FEWEST_SAMPLES:
+        raise ValueError(f"tailIndex: there are {count} log weights, but must be at least {FEWEST_SAMPLES}")
     n = int(3 * np.sqrt(count)) if count > 225 else count // 5
     top = ordered[-n - 1:] - ordered[-1]
     x = np.exp(top[1:]) - np.exp(top[0])
@@ -324,18 +324,6 @@ def tailIndex(logWeights: Any) -> float:
 def tailIndexLimit(count: int) -> float:
     """The k up to which an average over so many weights is reliable: min(1 - 1/log10 N, 0.7), Vehtari et al. (2024)."""
     return min(1 - 1 / np.log10(count), 0.7)
-
-
-def chainFraction(stays: Any) -> float:
-    """N/(2 tau_int)/N of an independence chain that was L_i steps at its i-th sample.
-
-    tau_int = 1/2 + sum_t P(the same sample t steps later) = sum L_i^2 / (2 sum L_i)
-
-    for all that depends on the sample but not on its weight; so that N/(2 tau_int) is Kish's size of the multiplicities. After
-    Albergo, Kanwar and Shanahan, Phys. Rev. D 100, 034515 (2019). Observables that go with the weight take longer.
-    """
-    L = np.asarray(stays, dtype=float)
-    return float(L.sum() / np.sum(L**2))
 
 
 def jensenShannon(p: Any, q: Any) -> float:
@@ -358,21 +346,12 @@ def _components(values: np.ndarray, period: float | None) -> list[np.ndarray]:
     return [np.sin(2 * np.pi / period * values), np.cos(2 * np.pi / period * values)]
 
 
-def _inefficiency(series: np.ndarray) -> float:
-    from . import statisticalInefficiency
-
-    finite = series[np.isfinite(series)]
-    if len(finite) < 4 or np.ptp(finite) <= 1e-9 * max(1.0, float(np.abs(finite).max())):
-        return 1.0
-    return statisticalInefficiency(np.clip(series, finite.min(), finite.max()))
-
-
 def _diagnoseData(logW: np.ndarray, target: np.ndarray, inefficiencies: dict[str, float]) -> DataDiagnosis:
     from . import bar, flowFreeEnergy
 
     found = flowFreeEnergy(logW, target)
     # Where correlated values are averaged, the error grows with their inefficiency, whatever that of other coordinates is.
-    growth = float(np.sqrt(max(_inefficiency(target), _inefficiency(np.exp(target.min() - target)))))
+    growth = float(np.sqrt(max(inefficiency(target), inefficiency(np.exp(target.min() - target)))))
     estimate = lambda statistic, factor=1.0: Estimate(statistic.value, factor * statistic.standardError)  # noqa: E731
     slowest = max(inefficiencies, key=inefficiencies.get)
     nothing = Estimate(np.nan, np.nan)
@@ -385,12 +364,12 @@ def _diagnoseData(logW: np.ndarray, target: np.ndarray, inefficiencies: dict[str
     except mm.OpenMMException:  # it found no overlap
         return data
     data.bar, data.overlap = Estimate(result.deltaF, growth * result.standardError), result.overlap
-    data.covered, data.inside = _coverage(logW, target, result.deltaF, growth)
+    data.covered, data.inside = _coverage(logW, target, result.deltaF, found, growth)
     return data
 
 
-def _coverage(logW: np.ndarray, target: np.ndarray, F: float, growth: float) -> tuple[Estimate, Estimate]:
-    """exp(F - F_q) and exp(F_p - F), F by BAR, with errors of the delta method: F, F_q and F_p share their samples.
+def _coverage(logW: np.ndarray, target: np.ndarray, F: float, found: Any, growth: float) -> tuple[Estimate, Estimate]:
+    """exp(F - F_q) and exp(F_p - F), F by BAR and F_q, F_p of a FlowFreeEnergy, with errors of the delta method: F, F_q and F_p share their samples.
 
     With f(y) = 1/(1 + exp(y)), a_i = f(-log w_i + M - F) of the flow's N samples, b_j = f(log w_j - M + F) of the frames,
     M = ln(N/frames) and S = sum a (1 - a) + sum b (1 - b), each sample moves F by -(a_i - mean a)/S or (b_j - mean b)/S, F_q by
@@ -402,10 +381,9 @@ def _coverage(logW: np.ndarray, target: np.ndarray, F: float, growth: float) -> 
     w, inverse = np.exp(logW - logW.max()), np.exp(target.min() - target)
     byFlow, byTarget = (a - a.mean()) / S, growth * (b - b.mean()) / S
     q, p = w / w.sum() - 1 / len(w), growth * (inverse / inverse.sum() - 1 / len(inverse))
-    fromFlow = -np.log(w.mean()) - logW.max()
-    fromTarget = np.log(inverse.mean()) - target.min()
     errors = (np.sqrt(np.sum((q - byFlow)**2) + np.sum(byTarget**2)), np.sqrt(np.sum(byFlow**2) + np.sum((p - byTarget)**2)))
-    covered, inside = (Estimate(float(np.exp(d)), float(np.exp(d) * e)) for d, e in zip((F - fromFlow, fromTarget - F), errors))
+    covered, inside = (Estimate(float(np.exp(d)), float(np.exp(d) * e)) for d, e in
+                       zip((F - found.fromFlow.value, found.fromTarget.value - F), errors))
     return covered, inside
 
 
@@ -493,7 +471,7 @@ def _judgeData(d: Diagnosis) -> Iterator[Verdict]:
     if measured and data.isAboveOne(data.covered):
         yield Verdict("problem", f"data and flow do not fit: the flow seems to cover {data.covered} of the target",
                       "Look whether the data are of this System and temperature, and have all states in their proportions")
-    if data.overlap < LOW_OVERLAP:
+    if data.overlap < LEAST_OVERLAP:
         yield Verdict("problem", f"flow and target hardly overlap ({data.overlap:.2g}): free energies can't be trusted",
                       "Train longer, or put annealed stages between them")
 

@@ -186,11 +186,9 @@ def absoluteFreeEnergy(logWeightsFlow: Any, logWeightsTarget: Any, measure: str 
     measure : what the integral of exp(-u) is over
     """
     logW, thinned = np.asarray(logWeightsFlow, dtype=float), thin(np.asarray(logWeightsTarget, dtype=float))
-    bar = barEstimate(-logW, thinned)
-    mean = lambda works: Estimate(float(works.mean()), float(works.std(ddof=1) / np.sqrt(len(works))) if np.all(np.isfinite(works))  # noqa: E731
-                                  else np.inf)
-    lower = mean(thinned)
-    return AbsoluteFreeEnergy(**vars(bar), upperBound=mean(-logW), lowerBound=Estimate(-lower.value, lower.standardError), measure=measure)
+    bar, found = barEstimate(-logW, thinned), api.flowFreeEnergy(logW.tolist(), thinned.tolist())
+    upper, lower = (Estimate(bound.value, bound.standardError) for bound in (found.upperBound, found.lowerBound))
+    return AbsoluteFreeEnergy(**vars(bar), upperBound=upper, lowerBound=lower, measure=measure)
 
 
 def describeMeasure(flow: Any) -> str:
@@ -270,7 +268,7 @@ def mbarFreeEnergies(reducedEnergies: Any, numSamples: Sequence[int]) -> StageFr
     shared = np.diagonal(counts[sampled, None] * overlap[np.ix_(sampled, sampled)], 1)
     found = mbar.compute_free_energy_differences() if len(shared) == 0 or shared.min() >= 1e-3 else None
     if found is None or not np.all(np.isfinite([found["Delta_f"][0], found["dDelta_f"][0]])):
-        raise ValueError(f"mbarFreeEnergies: neighbouring states share {shared.min():.2g} samples, but must at least 0.001: no overlap")
+        raise ValueError(f"mbarFreeEnergies: neighbouring states share {shared.min():.2g} samples, but must share at least 0.001: no overlap")
     return StageFreeEnergies(found["Delta_f"][0], found["dDelta_f"][0], overlap, counts)
 
 
@@ -301,4 +299,3 @@ def worksToAlchemlyb(forwardWorks: Any, reverseWorks: Any, temperature: Any) -> 
     forward, reverse = (np.asarray(works, dtype=float) for works in (forwardWorks, reverseWorks))
     energies = np.block([[np.zeros_like(forward), reverse], [forward, np.zeros_like(reverse)]])
     return toAlchemlyb(energies, [len(forward), len(reverse)], temperature)
-

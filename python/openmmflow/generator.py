@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -213,10 +213,7 @@ class BoltzmannGenerator:
     def potential(self) -> Any:
         """The ContextPotential that evaluates the atoms, made when first used."""
         if self._potential is None:
-            options = api.ContextPotentialOptions()
-            options.platform, options.numContexts, options.atoms = self._platform, self._numContexts, self.atoms
-            options.referencePositions = [mm.Vec3(*row) for row in self.positions.tolist()]
-            self._potential = api.ContextPotential(self.system, self.temperature, options)
+            self._potential = makePotential(self.system, self.temperature, self.positions, self.atoms, self._platform, self._numContexts)
         return self._potential
 
     def save(self, file: str | Path) -> None:
@@ -529,6 +526,17 @@ def _toTensor(positions: Any) -> torch.Tensor:
     return x.reshape(len(x), -1)
 
 
+def makeSplineCouplings(size: int, circular: list[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
+                        random: np.random.Generator) -> Iterator[Any]:
+    """Couplings of which each changes a random half of the variables and the next one the other half, made one by one."""
+    half: set[int] = set()
+    for layer in range(layers):
+        half = set(range(size)) - half if layer % 2 else set(random.permutation(size)[:(size + 1) // 2].tolist())
+        options = api.SplineCouplingOptions(bins=bins, bound=bound)
+        options.conditioner.hiddenSizes, options.conditioner.seed = hiddenSizes, int(random.integers(1, 2**31))
+        yield api.SplineCoupling(size, sorted(half), circular, options)
+
+
 def buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, bound: float, hiddenSizes: list[int],
                     random: np.random.Generator) -> tuple[list[Any], Any]:
     """The trainable part of a flow, in the order of the chart's columns, and the prior."""
@@ -540,16 +548,8 @@ def buildCouplings(size: int, circular: Iterable[int], layers: int, bins: int, b
     latentOrder = [*opened, *circular]  # what latent variable i stands for
     if latentOrder != list(range(size)):
         transforms.append(api.Permutation(np.argsort(latentOrder).tolist()))
-    for layer in range(layers):
-        if layer % 2 == 0:
-            half = set(random.permutation(size)[:(size + 1) // 2].tolist())
-        else:
-            half = set(range(size)) - half
-        options = api.SplineCouplingOptions()
-        options.bins, options.bound = bins, bound
-        options.conditioner.hiddenSizes = hiddenSizes
-        options.conditioner.seed = int(random.integers(1, 2**31))
-        transforms.append(api.SplineCoupling(size, sorted(half), circular, options))
+    for layer, coupling in enumerate(makeSplineCouplings(size, circular, layers, bins, bound, hiddenSizes, random)):
+        transforms.append(coupling)
         if circular and layer % 2 == 1 and layer < layers - 1:
             shift = random.uniform(-np.pi, np.pi, len(circular)).tolist()
             transforms.append(api.CircularShift(size, circular, shift))
@@ -571,6 +571,14 @@ def estimateScaling(chart: Any, positions: np.ndarray, logWeights: np.ndarray) -
     circular = list(chart.getCircularIndices())
     mean[circular], scale[circular] = 0.0, 1.0
     return api.Scaling(mean.tolist(), np.maximum(scale, 1e-6).tolist())
+
+
+def makePotential(system: mm.System, temperature: float, positions: np.ndarray, atoms: list[int], platform: str,
+                  numContexts: int) -> Any:
+    """The ContextPotential of some atoms; the others stay where positions (nm) have them."""
+    options = api.ContextPotentialOptions(platform=platform, numContexts=numContexts, atoms=atoms)
+    options.referencePositions = [mm.Vec3(*row) for row in positions.tolist()]
+    return api.ContextPotential(system, temperature, options)
 
 
 def makeTrainer(flow: Any, iterations: int, learningRate: float, gradientClip: float, numThreads: int, seed: int) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from . import openmmflow as api
-from .analysis import importPymbar
+from .freeenergy import mbarFreeEnergies
 
 
 @dataclass
@@ -135,7 +135,7 @@ def hmcLadder(potentials: Sequence[Any], start: Any, numSamples: int, *, equilib
 
     Parameters
     ----------
-    potentials : at least 2, each close to the next
+    potentials : at least 2, each close to the next: throws where neighbours have no overlap
     start, numSamples, equilibration, chainSettings : see hmcChain(); the equilibration is that of each potential
     """
     if len(potentials) < 2:
@@ -153,8 +153,6 @@ def hmcLadder(potentials: Sequence[Any], start: Any, numSamples: int, *, equilib
         thinned.append(chain.x[np.arange(0, numSamples, g).astype(int)].flatten(0, 1))
         counts.append(len(thinned[-1]))
     samples = torch.cat(thinned)
-    mbar = importPymbar().MBAR(np.stack([potential.evaluate(samples).u.numpy() for potential in potentials]), counts)
-    differences = mbar.compute_free_energy_differences()
-    return HmcLadder(differences["Delta_f"][0], differences["dDelta_f"][0], np.array(counts),
-                     np.diagonal(mbar.compute_overlap()["matrix"], 1), [chain.acceptance for chain in chains],
+    found = mbarFreeEnergies([potential.evaluate(samples).u.numpy() for potential in potentials], counts)
+    return HmcLadder(found.values, found.errors, found.numSamples, np.diagonal(found.overlap, 1), [chain.acceptance for chain in chains],
                      sum(chain.evaluations for chain in chains), chains)

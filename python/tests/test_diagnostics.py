@@ -9,7 +9,7 @@ import torch
 from openmm import app
 from openmmflow import plots
 from openmmflow.analysis import bondedCoordinates, measure
-from openmmflow.diagnostics import Cost, chainFraction, diagnose, jensenShannon, tailIndex, tailIndexLimit
+from openmmflow.diagnostics import Cost, diagnose, jensenShannon, tailIndex, tailIndexLimit
 from openmmflow.lattice import hmcChain
 from scipy import stats
 from scipy.signal import lfilter
@@ -89,7 +89,7 @@ def testChainFractionOfTwoWeights():
     states = of.independenceChain(logW.tolist(), 1).states
     tau = of.autocorrelationTime(random.normal(size=count)[states].tolist())
     assert diagnose(logW).chain == pytest.approx(1 / (2 * tau.tau), rel=4 * tau.standardError / tau.tau)
-    assert chainFraction([1] * 7) == 1 and chainFraction([5]) == 0.2
+    assert [1 / (2 * of.rejectionAutocorrelationTime(chain).value) for chain in (list(range(7)), [3] * 5)] == [1, 0.2]
 
 
 def testJensenShannonOfKnownHistograms():

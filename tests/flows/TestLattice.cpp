@@ -7,8 +7,8 @@
 #include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Flow.h"
-#include "openmmflow/flows/Lattice.h"
 #include "openmmflow/flows/LatticeVelocityField.h"
+#include "openmmflow/latent/Lattice.h"
 #include <set>
 
 using namespace OpenMMFlow;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/AugmentedPotential.h"
+#include "FiniteRows.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -16,15 +16,11 @@ AugmentedPotential::AugmentedPotential(std::shared_ptr<ReducedPotential> newPhys
 
 EnergyResult AugmentedPotential::evaluate(const Tensor& y, Gradient gradient) {
     const Tensor given = y.detach().to(at::kDouble);
-    EnergyResult result = physical->evaluate(takePhysical(given), gradient);
-    const Tensor total = result.u + augmentedPart(given), finite = at::isfinite(total);
-    result.nonFinite += (at::isfinite(result.u) & finite.logical_not()).sum().item<std::int64_t>();
-    result.u = at::where(finite, total, at::full_like(total, INFINITY));
-    if (result.gradient.defined()) {
-        const Tensor whole = at::cat({result.gradient.reshape({y.size(0), -1}), given.slice(1, -numAugmented)}, 1);
-        result.gradient = at::where(finite.unsqueeze(1), whole, at::zeros_like(whole));
-    }
-    return result;
+    const EnergyResult part = physical->evaluate(takePhysical(given), gradient);
+    Tensor whole;
+    if (part.gradient.defined())
+        whole = at::cat({part.gradient.reshape({y.size(0), -1}), given.slice(1, -numAugmented)}, 1);
+    return finiteRows(part.u + augmentedPart(given), whole, part);
 }
 
 Tensor AugmentedPotential::augment(const Tensor& x, Random& random) const {

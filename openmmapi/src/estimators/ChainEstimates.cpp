@@ -25,9 +25,10 @@ WeightStatistic OpenMMFlow::rejectionAutocorrelationTime(const vector<int>& stat
         stays.back()++;
     }
     const double count = static_cast<double>(states.size());
-    double tau = 0, variance = 0;
+    double squares = 0, variance = 0;
     for (const double d : stays)
-        tau += d * d / (2 * count);
+        squares += d * d;
+    const double tau = squares / (2 * count);
     for (const double d : stays)
         variance += std::pow((d * d / 2 - tau * d) / count, 2);
     return {tau, std::sqrt(variance)};

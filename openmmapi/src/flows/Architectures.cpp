@@ -3,8 +3,8 @@
 #include "openmmflow/flows/Architectures.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
-#include "openmmflow/flows/Lattice.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/Lattice.h"
 #include "openmmflow/latent/Random.h"
 #include <functional>
 #include <limits>

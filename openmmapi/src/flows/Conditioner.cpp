@@ -2,8 +2,8 @@
 
 #include "openmmflow/flows/Conditioner.h"
 #include "../latent/TensorTools.h"
-#include "openmmflow/flows/Lattice.h"
 #include "openmmflow/latent/Check.h"
+#include "openmmflow/latent/Lattice.h"
 #include "openmmflow/latent/Random.h"
 #include <nlohmann/json.hpp>
 

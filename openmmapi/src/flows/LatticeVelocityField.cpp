@@ -122,8 +122,8 @@ VelocityResult LatticeVelocityField::evaluate(const Tensor& y, const Tensor& t, 
  * displacements and over momenta related by Parseval's theorem:
  *
  *     ds/dphi_y   = sum_f [h_f(y) g_f'(phi_y) + b K_f(0) g_f''(phi_y)]
- *     ds/domega_f = sum_y [h_f(y) phi_y cos(omega_f phi_y) + b K_f(0) (cos(omega_f phi_y) - omega_f phi_y sin(omega_f
- * phi_y))] ds/dw_kfo   = cos(pi k t) [sum_{d in o} sum_y a_{y+d} g_f(phi_y) + b [o = 0] sum_x g_f'(phi_x)]
+ *     ds/domega_f = sum_y [h_f(y) phi_y cos(p) + b K_f(0) (cos(p) - p sin(p))], p = omega_f phi_y
+ *     ds/dw_kfo   = cos(pi k t) [sum_{d in o} sum_y a_{y+d} g_f(phi_y) + b [o = 0] sum_x g_f'(phi_x)]
  */
 VelocityField::PullBack LatticeVelocityField::pullBack(const Tensor& y, const Tensor& t, const Tensor& probes,
                                                        const Tensor& onVelocity, const Tensor& onDivergence,

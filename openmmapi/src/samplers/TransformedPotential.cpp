@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/samplers/TransformedPotential.h"
+#include "../energies/FiniteRows.h"
 #include "openmmflow/latent/Check.h"
-#include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
@@ -31,18 +31,14 @@ EnergyResult TransformedPotential::evaluate(const Tensor& z, Gradient gradient) 
     const Tensor point = z.detach().to(at::kDouble).set_requires_grad(gradient == Gradient::Compute);
     const TransformResult map = transform->forward(point);
     const Tensor x = reference.defined() ? transform->place(map.value, reference.to(point.device())) : map.value;
-    EnergyResult result = whole->evaluate(x.detach(), gradient);
-    const Tensor total = result.u - map.logDet.detach(), finite = at::isfinite(total);
-    result.nonFinite += (at::isfinite(result.u) & finite.logical_not()).sum().item<std::int64_t>();
-    result.u = at::where(finite, total, at::full_like(total, INFINITY));
+    const EnergyResult part = whole->evaluate(x.detach(), gradient);
+    const Tensor total = part.u - map.logDet.detach();
     if (gradient == Gradient::Omit)
-        return result;
-    std::vector<Tensor> values = {x}, weights = {result.gradient.reshape(x.sizes())};
+        return finiteRows(total, {}, part);
+    std::vector<Tensor> values = {x}, weights = {part.gradient.reshape(x.sizes())};
     if (map.logDet.requires_grad()) {
         values.push_back(map.logDet);
-        weights.push_back(-finite.to(at::kDouble));
+        weights.push_back(-at::isfinite(total).to(at::kDouble));
     }
-    const Tensor onZ = torch::autograd::grad(values, {point}, weights)[0].detach();
-    result.gradient = at::where(finite.unsqueeze(1), onZ, at::zeros_like(onZ));
-    return result;
+    return finiteRows(total, torch::autograd::grad(values, {point}, weights)[0].detach(), part);
 }

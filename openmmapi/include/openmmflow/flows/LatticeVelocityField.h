@@ -2,7 +2,7 @@
 #define OPENMMFLOW_FLOWS_LATTICEVELOCITYFIELD_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/flows/Lattice.h"
+#include "openmmflow/latent/Lattice.h"
 #include "openmmflow/flows/VelocityField.h"
 
 namespace OpenMMFlow {

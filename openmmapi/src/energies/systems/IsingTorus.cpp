@@ -2,6 +2,7 @@
 
 #include "openmmflow/energies/systems/IsingTorus.h"
 #include "LatticeTools.h"
+#include "openmmflow/latent/Lattice.h"
 #include <openmm/CustomCompoundBondForce.h>
 #include <openmm/CustomExternalForce.h>
 
@@ -76,9 +77,9 @@ double IsingTorus::getLogZ() const {
 }
 
 vector<int> IsingTorus::getNeighbours(int site) const {
-    const int rows = options.rows, columns = options.columns, row = site / columns, column = site % columns;
-    return {(row + 1) % rows * columns + column, (row + rows - 1) % rows * columns + column,
-            row * columns + (column + 1) % columns, row * columns + (column + columns - 1) % columns};
+    const Lattice lattice({options.rows, options.columns});
+    return {lattice.getNeighbour(site, 0, 1), lattice.getNeighbour(site, 0, -1), lattice.getNeighbour(site, 1, 1),
+            lattice.getNeighbour(site, 1, -1)};
 }
 
 double IsingTorus::getConstant() const {
@@ -138,8 +139,5 @@ vector<OpenMM::Vec3> IsingTorus::getPositions() const {
 }
 
 vector<int> IsingTorus::getColumns() const {
-    vector<int> columns;
-    for (int i = 0; i < getNumSites(); i++)
-        columns.push_back(3 * i);
-    return columns;
+    return firstColumns(getNumSites());
 }

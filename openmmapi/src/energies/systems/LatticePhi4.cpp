@@ -2,6 +2,7 @@
 
 #include "openmmflow/energies/systems/LatticePhi4.h"
 #include "LatticeTools.h"
+#include "openmmflow/latent/Lattice.h"
 #include <openmm/CustomCompoundBondForce.h>
 #include <openmm/CustomExternalForce.h>
 
@@ -108,21 +109,16 @@ LatticePhi4 LatticePhi4::ringPolymer(int numBeads, double beta, double mass, dou
 }
 
 int LatticePhi4::getNumSites() const {
-    return std::accumulate(options.extents.begin(), options.extents.end(), 1, std::multiplies<>());
+    return Lattice(options.extents).getSize();
 }
 
 // (x, x + mu) for each site and axis.
 vector<std::pair<int, int>> LatticePhi4::getBonds() const {
+    const Lattice lattice(options.extents);
     vector<std::pair<int, int>> bonds;
-    int stride = getNumSites();
-    for (const int extent : options.extents) {
-        const int span = stride;
-        stride /= extent;
-        for (int site = 0; site < getNumSites(); site++) {
-            const int first = site / span * span;
-            bonds.emplace_back(site, first + (site - first + stride) % span);
-        }
-    }
+    for (int axis = 0; axis < static_cast<int>(options.extents.size()); axis++)
+        for (int site = 0; site < lattice.getSize(); site++)
+            bonds.emplace_back(site, lattice.getNeighbour(site, axis, 1));
     return bonds;
 }
 
@@ -202,8 +198,5 @@ vector<OpenMM::Vec3> LatticePhi4::getPositions() const {
 }
 
 vector<int> LatticePhi4::getColumns() const {
-    vector<int> columns;
-    for (int i = 0; i < getNumSites(); i++)
-        columns.push_back(3 * i);
-    return columns;
+    return firstColumns(getNumSites());
 }

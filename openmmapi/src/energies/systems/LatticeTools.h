@@ -53,6 +53,14 @@ private:
     std::int64_t size;
 };
 
+/** The columns of x that hold the first coordinate of each particle. */
+inline std::vector<int> firstColumns(int numParticles) {
+    std::vector<int> columns(numParticles);
+    for (int i = 0; i < numParticles; i++)
+        columns[i] = 3 * i;
+    return columns;
+}
+
 /** constant + bond sum_mu 2 cos k_mu of each mode of a periodic lattice, in row-major order: the eigenvalues of the
  * matrix with `constant` on the diagonal and `bond` between neighbours. */
 inline at::Tensor latticeModes(const std::vector<int>& extents, double constant, double bond) {

@@ -1,5 +1,5 @@
-#ifndef OPENMMFLOW_FLOWS_LATTICE_H_
-#define OPENMMFLOW_FLOWS_LATTICE_H_
+#ifndef OPENMMFLOW_LATENT_LATTICE_H_
+#define OPENMMFLOW_LATENT_LATTICE_H_
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/latent/Export.h"
@@ -22,6 +22,8 @@ public:
     [[nodiscard]] std::vector<int> getCoordinates(int site) const;
     /** @param coordinates  of any size: they are taken modulo the extents */
     [[nodiscard]] int getSite(const std::vector<int>& coordinates) const;
+    /** The site some steps away along one dimension. */
+    [[nodiscard]] int getNeighbour(int site, int dimension, int steps) const;
     /**
      * One of the two colours of a checkerboard: sites whose coordinates have an even sum, or an odd one. Where all
      * extents are even, neighbours differ in colour, and translations by an even number of steps keep colours.
@@ -47,4 +49,4 @@ private:
 
 } // namespace OpenMMFlow
 
-#endif /*OPENMMFLOW_FLOWS_LATTICE_H_*/
+#endif /*OPENMMFLOW_LATENT_LATTICE_H_*/

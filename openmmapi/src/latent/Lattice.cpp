@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/flows/Lattice.h"
-#include "../latent/TensorTools.h"
+#include "openmmflow/latent/Lattice.h"
+#include "TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <numeric>
 
@@ -28,6 +28,12 @@ int Lattice::getSite(const std::vector<int>& coordinates) const {
     for (std::size_t i = 0; i < extents.size(); i++)
         site = site * extents[i] + ((coordinates[i] % extents[i]) + extents[i]) % extents[i];
     return site;
+}
+
+int Lattice::getNeighbour(int site, int dimension, int steps) const {
+    std::vector<int> coordinates = getCoordinates(site);
+    coordinates.at(dimension) += steps;
+    return getSite(coordinates);
 }
 
 std::vector<int> Lattice::getCheckerboard(bool odd) const {
