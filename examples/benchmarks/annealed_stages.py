@@ -4,14 +4,16 @@
     python annealed_stages.py                             # a flow trained for another temperature, twice too high
     python annealed_stages.py --train-temperature 1000    # 3.3 times too high
     python annealed_stages.py --protocol density          # by way of the flow's own density
+    python annealed_stages.py --train-temperature 300 --iterations 300 0 --heating-factor 1.5   # trained for less than a minute
 
-Each jump scales the molecule's energy until it is that of the flow's temperature (heatingProtocol), or turns it into -kT log q
+Each jump scales the molecule's energy until it is that of a temperature that the flow fits (heatingProtocol), or turns it into -kT log q
 (annealedProtocol), and back, with the flow's jump in the middle. Beside it: the same flow's bare jumps in the same simulation,
 one and several trials at a time, and what openmmflow.tuning predicts from the first, third and last protocol. All on the Reference
 platform, in one thread.
 """
 import argparse
 import json
+import time
 from pathlib import Path
 
 import openmm as mm
@@ -32,11 +34,13 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="at each stage")
     parser.add_argument("--timestep", type=float, default=0.001, help="ps, of the stages")
     parser.add_argument("--protocol", choices=["heating", "density"], default="heating")
+    parser.add_argument("--heating-factor", type=float, help="of the temperature at the last stage (default: the flow's over 300 K)")
     parser.add_argument("--dynamics", choices=[kind.name for kind in StageDynamics], default="Langevin")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 16], help="of a jump, bare or in the middle; several are tried")
     parser.add_argument("--jumps", type=int, default=600)
     parser.add_argument("--output", type=Path, default=Path("annealed_stages.json"))
     options = parser.parse_args()
+    options.heating_factor = options.heating_factor or options.train_temperature / 300
     torch.set_num_threads(1)
 
     pdb = app.PDBFile(str(FOLDER / "alanine-dipeptide.pdb"))
@@ -65,9 +69,11 @@ def trainFlow(system, pdb, options):
     temperatures = geometricTemperatures(options.train_temperature, max(1000, 1.5 * options.train_temperature), 5)
     data = temperedData(system, pdb.positions, temperatures, framesPerTemperature=8000, stepsPerFrame=50, seed=1)
     trained = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, options.train_temperature, data=data, seed=2)
+    start = time.process_time()
     trained.fit(data, iterations=options.iterations[0], seed=3)
     if options.iterations[1] > 0:
         trained.refine(iterations=options.iterations[1], seed=4)
+    print(f"Trained for {time.process_time() - start:.0f} CPU s")
     return trained
 
 
@@ -93,7 +99,7 @@ def makeProtocol(stages, options):
     settings = {"stageDynamics": StageDynamics[options.dynamics]}
     if options.protocol == "density":
         return annealedProtocol(stages, options.steps, options.timestep, **settings)
-    return heatingProtocol(stages, options.steps, options.timestep, options.train_temperature / 300, **settings)
+    return heatingProtocol(stages, options.steps, options.timestep, options.heating_factor, **settings)
 
 
 def makeSimulation(generator, pdb):
