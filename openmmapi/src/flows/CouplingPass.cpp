@@ -66,22 +66,31 @@ PulledResult OpenMMFlow::runCoupling(const Conditioner& conditioner, const Split
     Tensor value = y.detach().clone(), logDet = at::zeros({rows}, at::kDouble);
     const double* from = y.const_data_ptr<double>();
     double *to = value.mutable_data_ptr<double>(), *sum = logDet.mutable_data_ptr<double>();
-    PointOutputs<T> outputs(tape->network, map.countOutputs());
     // Variable by variable, so that their weights stay in the cache for all rows.
-    for (std::int64_t i = 0; i < count; i++)
-        for (std::int64_t row = 0; row < rows; row++) {
-            outputs.start(row);
-            const std::int64_t place = row * size + tape->active[i];
-            const PointResult point = map.evaluate(static_cast<int>(i), from[place], outputs, differentiate);
-            to[place] = point.value;
-            sum[row] += point.logDet;
+    std::vector<Point<T>> points(map.countPoints(), {0, 0, {tape->network, map.countOutputs()}, {}});
+    for (std::int64_t start = 0; start < count * rows; start += map.countPoints()) {
+        if (count * rows - start < map.countPoints())
+            points.erase(points.begin() + (count * rows - start), points.end());
+        for (std::size_t p = 0; p < points.size(); p++) {
+            const std::int64_t i = (start + p) / rows, row = (start + p) % rows;
+            points[p].variable = static_cast<int>(i);
+            points[p].x = from[row * size + tape->active[i]];
+            points[p].outputs.start(row);
+        }
+        map.evaluate(points, differentiate);
+        for (std::size_t p = 0; p < points.size(); p++) {
+            const std::int64_t i = (start + p) / rows, row = (start + p) % rows;
+            const PointResult& result = points[p].result;
+            to[row * size + tape->active[i]] = result.value;
+            sum[row] += result.logDet;
             if (!differentiate)
                 continue;
-            tape->valueByX[row * count + i] = point.valueByX;
-            tape->logDetByX[row * count + i] = point.logDetByX;
-            outputs.pullBack(tape->valueOnHidden.data() + (row * count + i) * hidden,
-                             tape->logDetOnHidden.data() + row * hidden);
+            tape->valueByX[row * count + i] = result.valueByX;
+            tape->logDetByX[row * count + i] = result.logDetByX;
+            points[p].outputs.pullBack(tape->valueOnHidden.data() + (row * count + i) * hidden,
+                                       tape->logDetOnHidden.data() + row * hidden);
         }
+    }
     PulledResult result{{value, logDet}, {}};
     if (differentiate)
         result.pullBack = [tape](const Tensor& onValue) { return tape->pullBack(onValue); };

@@ -12,7 +12,7 @@ template <class T>
 class PointOutputs {
 public:
     PointOutputs(const NetworkPass<T>& network, int most)
-        : network(network), values(most), onValue(most), onLogDet(most) {}
+        : network(&network), values(most), onValue(most), onLogDet(most) {}
     void start(std::int64_t newRow) {
         row = newRow;
         size = 0;
@@ -20,7 +20,7 @@ public:
     }
     /** Read outputs first .. first + count - 1. @return where they are in values, onValue and onLogDet */
     int read(int first, int count) {
-        network.readOutputs(row, first, count, values.data() + size);
+        network->readOutputs(row, first, count, values.data() + size);
         ranges.push_back({first, count});
         size += count;
         return size - count;
@@ -29,14 +29,14 @@ public:
     void pullBack(T* valueOnHidden, T* logDetOnHidden) const {
         int offset = 0;
         for (const auto& [first, count] : ranges) {
-            network.pullBackOutputs(first, count, onValue.data() + offset, onLogDet.data() + offset, valueOnHidden,
-                                    logDetOnHidden);
+            network->pullBackOutputs(first, count, onValue.data() + offset, onLogDet.data() + offset, valueOnHidden,
+                                     logDetOnHidden);
             offset += count;
         }
     }
 
 private:
-    const NetworkPass<T>& network;
+    const NetworkPass<T>* network;
     std::vector<std::pair<int, int>> ranges;
     std::int64_t row = 0;
     int size = 0;
@@ -52,6 +52,15 @@ struct PointResult {
     double value, logDet, valueByX, logDetByX;
 };
 
+/** An active variable of one sample. */
+template <class T>
+struct Point {
+    int variable; // position among the active ones
+    double x;
+    PointOutputs<T> outputs;
+    PointResult result;
+};
+
 /** The map of each active variable of a coupling, in one direction. */
 template <class T>
 class PointMap {
@@ -59,12 +68,15 @@ public:
     virtual ~PointMap() = default;
     /** The most outputs of the network that a variable reads. */
     [[nodiscard]] virtual int countOutputs() const = 0;
+    /** How many points are evaluated at once. */
+    [[nodiscard]] virtual int countPoints() const { return 1; }
     /**
-     * @param variable       position among the active ones
-     * @param x              its value
-     * @param differentiate  whether derivatives are wanted; if not, those of the result and of outputs may be left open
+     * Fill in results.
+     *
+     * @param points         up to countPoints()
+     * @param differentiate  whether derivatives are wanted; if not, those of results and outputs may be left open
      */
-    virtual PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const = 0;
+    virtual void evaluate(std::vector<Point<T>>& points, bool differentiate) const = 0;
 };
 
 /**

@@ -8,16 +8,6 @@
 namespace OpenMMFlow::OPENMMFLOW_KERNEL_VARIANT {
 namespace {
 
-// Vectors of 32 bytes at any address of a T; where registers are shorter the compiler takes several.
-template <class T>
-struct Lanes {
-    static constexpr int count = 32 / sizeof(T);
-    typedef T Vector __attribute__((vector_size(32)));
-    typedef T Unaligned __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));
-    static const Unaligned& at(const T* data) { return *reinterpret_cast<const Unaligned*>(data); }
-    static Unaligned& at(T* data) { return *reinterpret_cast<Unaligned*>(data); }
-};
-
 // The sum of the lanes of the sum of some vectors.
 template <class T, int N>
 inline T reduce(typename Lanes<T>::Vector (&sums)[N]) {
@@ -112,35 +102,67 @@ void pullBackTwo(const T* weight, const T* onResult0, const T* onResult1, int ro
     pullBackAny<T, 4, 2>(weight, {onResult0, onResult1}, rows, columns, {onH0, onH1});
 }
 
+// The activations, vector by vector: h becomes the value, and the derivative is returned.
+
 // x s(x) with s = 1/(1 + exp(-x)), derivative s (1 + x (1 - s)).
-template <class T>
-void silu(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        const T x = h[i], s = 1 / (1 + boundedExp(-x));
-        h[i] = x * s;
-        slope[i] = s * (1 + x * (1 - s));
+struct SiLU {
+    template <class V>
+    static V apply(V& h) {
+        const V x = h, s = 1 / (1 + boundedExp(-x));
+        h = x * s;
+        return s * (1 + x * (1 - s));
     }
+};
+
+struct ReLU {
+    template <class V>
+    static V apply(V& h) {
+        const V x = h, zero{};
+        h = x < 0 ? zero : x; // NaN stays
+        return x > 0 ? zero + 1 : zero;
+    }
+};
+
+struct Tanh {
+    template <class V>
+    static V apply(V& h) {
+        for (std::size_t i = 0; i < sizeof(V) / sizeof(h[0]); i++)
+            h[i] = std::tanh(h[i]);
+        return 1 - h * h;
+    }
+};
+
+template <class T, class Activation>
+void activate(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope) {
+    using L = Lanes<T>;
+    for (int unit = 0; unit < units; unit++)
+        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
+            typename L::Vector value = L::at(h + i) + bias[unit];
+            const typename L::Vector derivative = Activation::apply(value);
+            L::at(h + i) = value;
+            if (slope != nullptr)
+                L::at(slope + i) = derivative;
+        }
 }
 
 template <class T>
-void relu(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        slope[i] = h[i] > 0 ? 1 : 0;
-        h[i] = h[i] < 0 ? 0 : h[i]; // NaN stays
-    }
-}
-
-template <class T>
-void hyperbolicTangent(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        h[i] = std::tanh(h[i]);
-        slope[i] = 1 - h[i] * h[i];
+void pullBackActivation(const T* slope, int units, std::int64_t points, std::int64_t stride, T* onH, T* onBias) {
+    using L = Lanes<T>;
+    for (int unit = 0; unit < units; unit++) {
+        typename L::Vector sums[1] = {};
+        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
+            if (slope != nullptr)
+                L::at(onH + i) *= L::at(slope + i);
+            sums[0] += L::at(onH + i);
+        }
+        onBias[unit] += reduce<T, 1>(sums);
     }
 }
 
 template <class T>
 NetworkKernels<T> get() {
-    return {multiply<T>, pullBack<T>, pullBackTwo<T>, silu<T>, relu<T>, hyperbolicTangent<T>};
+    return {multiply<T>,       pullBack<T>,       pullBackTwo<T>,       activate<T, SiLU>,
+            activate<T, ReLU>, activate<T, Tanh>, pullBackActivation<T>};
 }
 
 } // namespace
