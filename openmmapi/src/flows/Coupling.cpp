@@ -27,7 +27,7 @@ struct AdditiveMap : PointMap<T> {
     bool inverse;
     explicit AdditiveMap(bool inverse) : inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return 1; }
-    void evaluate(std::vector<Point<T>>& points, bool differentiate) const override {
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
         for (auto& [variable, x, outputs, result] : points) {
             outputs.read(variable, 1);
             const double sign = inverse ? -1 : 1;
@@ -47,7 +47,7 @@ struct AffineMap : PointMap<T> {
     AffineMap(std::size_t count, double bound, bool inverse)
         : count(static_cast<int>(count)), bound(bound), inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return 2; }
-    void evaluate(std::vector<Point<T>>& points, bool differentiate) const override {
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
         for (auto& [variable, x, outputs, result] : points) {
             outputs.read(variable, 1);
             outputs.read(count + variable, 1);
@@ -72,66 +72,66 @@ template <class T>
 class SplineMap : public PointMap<T> {
 public:
     SplineMap(int bins, double bound, bool inverse, const bool* circular)
-        : bins(bins), bound(bound), inverse(inverse), circular(circular), noBias(numRaw()) {}
+        : bins(bins), bound(bound), inverse(inverse), circular(circular), noBias(numRaw()), raw(numRaw() * splineLanes),
+          record(countSplineRecords(bins) * splineLanes) {}
     [[nodiscard]] int countOutputs() const override { return numRaw(); }
     [[nodiscard]] int countPoints() const override { return splineLanes; }
-    void evaluate(std::vector<Point<T>>& points, bool differentiate) const override {
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
         for (const bool turning : {false, true}) {
-            std::vector<Point<T>*> chosen;
+            numChosen = 0;
             for (Point<T>& point : points) {
                 if (circular[point.variable] != turning)
                     continue;
                 point.result = {point.x, 0, 1, 0};
                 if (turning || std::abs(point.x) <= bound)
-                    chosen.push_back(&point);
+                    chosen[numChosen++] = &point;
             }
-            if (!chosen.empty())
-                evaluateKind(chosen, turning, differentiate);
+            if (numChosen > 0)
+                evaluateChosen(turning, differentiate);
         }
     }
 
 private:
     [[nodiscard]] int numRaw() const { return RationalQuadraticSpline::countParameters(bins); }
-    void evaluateKind(const std::vector<Point<T>*>& points, bool turning, bool differentiate) const {
+    void evaluateChosen(bool turning, bool differentiate) {
         const SplineColumns columns{bins, turning, inverse, turning ? M_PI : bound, splineLanes, splineLanes};
-        std::vector<T> raw(numRaw() * splineLanes), record(differentiate ? countSplineRecords(bins) * splineLanes : 0);
+        const SplineKernels<T>& kernels = getSplineKernels<T>();
         double x[splineLanes] = {}, value[splineLanes], logDet[splineLanes] = {};
-        for (std::size_t lane = 0; lane < points.size(); lane++) {
-            x[lane] = points[lane]->x;
-            read(*points[lane], 0, 2 * bins, lane, raw);
+        for (int lane = 0; lane < numChosen; lane++) {
+            x[lane] = chosen[lane]->x;
+            read(lane, 0, 2 * bins);
             if (turning)
-                read(*points[lane], 3 * bins, 1, lane, raw);
+                read(lane, 3 * bins, 1);
         }
-        int bin[splineLanes];
-        getSplineKernels<T>().findBins(columns, x, raw.data(), noBias.data(), bin);
-        for (std::size_t lane = 0; lane < points.size(); lane++)
+        kernels.findBins(columns, x, raw.data(), noBias.data(), bin);
+        for (int lane = 0; lane < numChosen; lane++)
             for (const int knot : {bin[lane], (bin[lane] + 1) % bins})
-                read(*points[lane], 2 * bins + knot, 1, lane, raw);
-        getSplineKernels<T>().apply(columns, x, raw.data(), noBias.data(), value, logDet,
-                                    differentiate ? record.data() : nullptr);
-        for (std::size_t lane = 0; lane < points.size(); lane++)
-            points[lane]->result = {value[lane], logDet[lane], 1, 0};
+                read(lane, 2 * bins + knot, 1);
+        kernels.apply(columns, x, raw.data(), noBias.data(), value, logDet, differentiate ? record.data() : nullptr);
+        for (int lane = 0; lane < numChosen; lane++)
+            chosen[lane]->result = {value[lane], logDet[lane], 1, 0};
         if (differentiate)
             for (const bool byLogDet : {false, true})
-                pullBack(columns, points, bin, record, byLogDet, raw);
+                pullBack(columns, byLogDet);
     }
     /** Read outputs first .. first + count - 1 of a point's variable into its lane. */
-    void read(Point<T>& point, int first, int count, std::size_t lane, std::vector<T>& raw) const {
-        const int from = point.outputs.read(point.variable * numRaw() + first, count);
+    void read(int lane, int first, int count) {
+        PointOutputs<T>& outputs = chosen[lane]->outputs;
+        const T* from = outputs.values + outputs.read(chosen[lane]->variable * numRaw() + first, count);
         for (int k = 0; k < count; k++)
-            raw[(first + k) * splineLanes + lane] = point.outputs.values[from + k];
+            raw[(first + k) * splineLanes + lane] = from[k];
     }
-    /** The derivatives of the values, or of the log-dets. @param onRaw  overwritten */
-    void pullBack(const SplineColumns& columns, const std::vector<Point<T>*>& points, const int* bin,
-                  const std::vector<T>& record, bool byLogDet, std::vector<T>& onRaw) const {
+    /** The derivatives of the values, or of the log-dets; they replace raw. */
+    void pullBack(const SplineColumns& columns, bool byLogDet) {
         double onValue[splineLanes], onLogDet[splineLanes], onX[splineLanes];
         std::fill_n(onValue, splineLanes, byLogDet ? 0.0 : 1.0);
         std::fill_n(onLogDet, splineLanes, byLogDet ? 1.0 : 0.0);
-        getSplineKernels<T>().pullBack(columns, record.data(), onValue, onLogDet, onX, onRaw.data());
-        for (std::size_t lane = 0; lane < points.size(); lane++) {
-            (byLogDet ? points[lane]->result.logDetByX : points[lane]->result.valueByX) = onX[lane];
-            T* to = (byLogDet ? points[lane]->outputs.onLogDet : points[lane]->outputs.onValue).data();
-            const auto put = [&](int k) { *to++ = onRaw[k * splineLanes + lane]; };
+        getSplineKernels<T>().pullBack(columns, record.data(), onValue, onLogDet, onX, raw.data());
+        for (int lane = 0; lane < numChosen; lane++) {
+            Point<T>& point = *chosen[lane];
+            (byLogDet ? point.result.logDetByX : point.result.valueByX) = onX[lane];
+            T* to = byLogDet ? point.outputs.onLogDet : point.outputs.onValue;
+            const auto put = [&](int k) { *to++ = raw[k * splineLanes + lane]; };
             for (int k = 0; k < 2 * bins; k++)
                 put(k);
             if (columns.circular)
@@ -145,6 +145,11 @@ private:
     bool inverse;
     const bool* circular;  // [active]
     std::vector<T> noBias; // the network's is in what it gives
+    // Points of one kind: which, their bins, and their raw numbers and records with the points as columns. Numbers in
+    // unused places are of points before.
+    std::array<Point<T>*, splineLanes> chosen;
+    int numChosen = 0, bin[splineLanes];
+    std::vector<T> raw, record;
 };
 
 } // namespace

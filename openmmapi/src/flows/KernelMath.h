@@ -29,8 +29,9 @@ typedef std::uint64_t DoubleBits __attribute__((vector_size(32)));
 // for exp(r), 1e-7 relative. Adding `rounding` leaves n in the lowest bits, from where it goes to the exponent.
 [[maybe_unused]] inline FloatLanes boundedExp(FloatLanes x) {
     constexpr float rounding = 0x1.8p23f;
-    x = x < -87.0f ? FloatLanes{} - 87.0f : x;
-    x = x > 87.0f ? FloatLanes{} + 87.0f : x;
+    const FloatLanes least = FloatLanes{} - 87.0f, most = FloatLanes{} + 87.0f;
+    x = least > x ? least : x; // in this order NaN stays
+    x = most < x ? most : x;
     const FloatLanes shifted = x * 1.44269504f + rounding, n = shifted - rounding;
     const FloatLanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     FloatLanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -45,8 +46,9 @@ typedef std::uint64_t DoubleBits __attribute__((vector_size(32)));
 // The same within +-708, with Taylor's polynomial: the first term that is left out is below 5e-18.
 [[maybe_unused]] inline DoubleLanes boundedExp(DoubleLanes x) {
     constexpr double rounding = 0x1.8p52;
-    x = x < -708.0 ? DoubleLanes{} - 708.0 : x;
-    x = x > 708.0 ? DoubleLanes{} + 708.0 : x;
+    const DoubleLanes least = DoubleLanes{} - 708.0, most = DoubleLanes{} + 708.0;
+    x = least > x ? least : x; // in this order NaN stays
+    x = most < x ? most : x;
     const DoubleLanes shifted = x * 1.4426950408889634 + rounding, n = shifted - rounding;
     const DoubleLanes r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6;
     DoubleLanes p = r * (1.0 / 6227020800) + 1.0 / 479001600;

@@ -20,21 +20,48 @@ inline T reduce(typename Lanes<T>::Vector (&sums)[N]) {
     return total;
 }
 
-// R rows at once: as many independent sums as the latency of an addition needs.
+// The sums of the lanes of as many vectors as a vector has lanes: pairs of vectors are interleaved and added.
+inline FloatLanes reduceEach(const FloatLanes* sums) {
+    const auto join = [](const FloatLanes& a, const FloatLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+               __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    };
+    const auto joinPairs = [](const FloatLanes& a, const FloatLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    };
+    const FloatLanes first = joinPairs(join(sums[0], sums[1]), join(sums[2], sums[3]));
+    const FloatLanes second = joinPairs(join(sums[4], sums[5]), join(sums[6], sums[7]));
+    return __builtin_shufflevector(first, second, 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(first, second, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+inline DoubleLanes reduceEach(const DoubleLanes* sums) {
+    const auto join = [](const DoubleLanes& a, const DoubleLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+    };
+    const DoubleLanes first = join(sums[0], sums[1]), second = join(sums[2], sums[3]);
+    return __builtin_shufflevector(first, second, 0, 1, 4, 5) + __builtin_shufflevector(first, second, 2, 3, 6, 7);
+}
+
+// R rows at once, whole vectors of results: as many independent sums as the latency of an addition needs. The rows
+// after them are fetched meanwhile.
 template <class T, int R>
 inline void multiplyRows(const T* weight, const T* bias, int columns, const T* h, T* result) {
     using L = Lanes<T>;
-    typename L::Vector sums[R][1] = {};
+    typename L::Vector sums[R] = {};
     int c = 0;
     for (; c + L::count <= columns; c += L::count)
+        for (int r = 0; r < R; r++) {
+            const T* place = weight + r * columns + c;
+            __builtin_prefetch(place + R * columns);
+            sums[r] += L::at(place) * L::at(h + c);
+        }
+    for (int r = 0; r < R; r += L::count)
+        L::at(result + r) = L::at(bias + r) + reduceEach(sums + r);
+    for (; c < columns; c++)
         for (int r = 0; r < R; r++)
-            sums[r][0] += L::at(weight + r * columns + c) * L::at(h + c);
-    for (int r = 0; r < R; r++) {
-        T total = reduce<T, 1>(sums[r]);
-        for (int i = c; i < columns; i++)
-            total += weight[r * columns + i] * h[i];
-        result[r] = bias[r] + total;
-    }
+            result[r] += weight[r * columns + c] * h[c];
 }
 
 template <class T>

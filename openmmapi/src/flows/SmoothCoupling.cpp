@@ -166,7 +166,7 @@ struct SmoothMap : PointMap<T> {
     SmoothMap(const Settings& settings, std::size_t numOpen, bool inverse)
         : settings(settings), numOpen(numOpen), inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return static_cast<int>(settings.countParameters()); }
-    void evaluate(std::vector<Point<T>>& points, bool differentiate) const override {
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
         for (auto& [variable, x, outputs, result] : points)
             result = evaluate(variable, x, outputs);
     }
@@ -176,7 +176,7 @@ private:
         const int count = countOutputs();
         outputs.read(variable * count, count);
         std::vector<double> numbers(3 * count, 0.0); // raw, onValue, onSlope
-        std::copy_n(outputs.values.begin(), count, numbers.begin());
+        std::copy_n(outputs.values, count, numbers.begin());
         SmoothDerivatives map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
         const bool open = static_cast<std::size_t>(variable) < numOpen;
         const auto place = [&](double y) { return open ? y : wrap(y); };

@@ -125,20 +125,19 @@ inline Reals solve(const Bin& b) {
 
 // Slopes of the knots at both ends of a bin, softplus(raw + c) + minSlope with c such that raw = 0 gives 1, and their
 // derivatives. The ends of open splines have slope 1.
-template <class T>
+template <class T, int K>
 struct Slopes {
     using L = Lanes<T>;
     using V = typename L::Vector;
     V d0, d1, onRaw0, onRaw1;
 
     Slopes(const SplineColumns& columns, const T* raw, const T* bias, const V& bin) {
-        const int count = columns.bins;
+        const int count = K > 0 ? K : columns.bins;
         V raw0{}, raw1{};
         for (int k = 0; k < count; k++) {
-            const int next = k + 1 < count ? k + 1 : 0;
-            const auto here = bin == static_cast<T>(k);
-            raw0 = here ? L::at(raw + k * columns.stride) + bias[k] : raw0;
-            raw1 = here ? L::at(raw + next * columns.stride) + bias[next] : raw1;
+            const V knot = L::at(raw + k * columns.stride) + bias[k];
+            raw0 = bin == static_cast<T>(k) ? knot : raw0;
+            raw1 = bin == static_cast<T>(k > 0 ? k - 1 : count - 1) ? knot : raw1;
         }
         set(raw0, d0, onRaw0);
         set(raw1, d1, onRaw1);
@@ -201,7 +200,7 @@ inline void applyVector(const SplineColumns& columns, const double* x, const T* 
         bin[four] = locate<T, K>(columns, load(x + 4 * four), rotation[four], width, height, four);
         narrow<T>(bin[four].index, four, index);
     }
-    const Slopes<T> slopes(columns, raw + 2 * bins * stride, bias + 2 * bins, index);
+    const Slopes<T, K> slopes(columns, raw + 2 * bins * stride, bias + 2 * bins, index);
     T* rows = record == nullptr ? nullptr : record + 2 * bins * stride;
     for (int four = 0; four < fours<T>; four++) {
         Bin& b = bin[four];
