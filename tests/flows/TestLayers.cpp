@@ -8,8 +8,10 @@
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/MaskedAutoregressive.h"
+#include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/flows/SmoothCoupling.h"
+#include "openmmflow/latent/ThreadGuard.h"
 #include <complex>
 
 using namespace OpenMMFlow;
@@ -124,6 +126,135 @@ TEST(Couplings, PullBackThroughNetworksOfAnyWidth) {
                 checkPullBack(*coupling, coupling->forward(z).value);
             }
         }
+}
+
+namespace {
+
+// A spline coupling of 7 variables with open and circular ones on both sides, and the same by plain tensor operations.
+struct SplinePair {
+    static constexpr int size = 7, bins = 8;
+    static constexpr double bound = 2.0;
+    std::vector<int> active{6, 1, 4, 2}, circular{1, 3, 6};
+    SplineCoupling coupling;
+    Split split{size, active};
+    Conditioner conditioner;
+    Tensor circularActive = at::tensor({1, 1, 0, 0}).to(at::kBool);
+
+    /** @param dtype  of the coupling's network; the conditioner has the same numbers in plainType */
+    SplinePair(at::ScalarType dtype, at::ScalarType plainType, Activation activation = Activation::SiLU)
+        : coupling(size, active, circular, {bins, bound, {{24, 17}, activation, 5}}),
+          conditioner(3, split.findPassive(circular), 4 * RationalQuadraticSpline::countParameters(bins),
+                      {{24, 17}, activation, 5}) {
+        randomiseParameters(coupling);
+        const NamedTensors from = coupling.getParameters(), to = conditioner.getParameters();
+        for (std::size_t i = 0; i < from.size(); i++) {
+            from[i].second.set_data(from[i].second.detach().to(dtype));
+            to[i].second.set_data(from[i].second.detach().to(plainType, false, true));
+        }
+    }
+    [[nodiscard]] TransformResult apply(const Tensor& y, bool inverse) const {
+        return inverse ? coupling.inverse(y) : coupling.forward(y);
+    }
+    [[nodiscard]] TransformResult applyPlain(const Tensor& y, bool inverse) const {
+        const Tensor passive = split.takePassive(y);
+        const TransformResult spline = RationalQuadraticSpline::applyReference(
+            split.takeActive(y), conditioner(passive), circularActive, bins, bound, inverse);
+        return {split.join(spline.value, passive), spline.logDet};
+    }
+    // Circular columns in [-pi, pi), others also outside of the interval and on its ends.
+    [[nodiscard]] static Tensor makePoints(std::int64_t batch) {
+        Random random(21);
+        Tensor y = 1.5 * random.normal(batch, size);
+        for (const int column : {1, 3, 6})
+            y.select(1, column).copy_((2 * M_PI * random.uniform(batch, 1) - M_PI).squeeze(1));
+        y.index_put_({0, 4}, bound);
+        y.index_put_({batch / 2, 2}, -bound);
+        return y;
+    }
+};
+
+// value, logDet, and the gradients of a combination of them by y and by the parameters.
+std::vector<Tensor> differentiate(const TransformResult& result, const Tensor& y, const NamedTensors& parameters) {
+    Random random(2);
+    const Tensor weight = random.normal(y.size(0), y.size(1)), logDetWeight = random.normal(1, y.size(0))[0];
+    std::vector<Tensor> variables{y}, all{result.value.detach(), result.logDet.detach()};
+    for (const auto& [name, tensor] : parameters)
+        variables.push_back(tensor);
+    for (const Tensor& gradient :
+         torch::autograd::grad({(result.value * weight).sum() + (result.logDet * logDetWeight).sum()}, variables))
+        all.push_back(gradient);
+    return all;
+}
+
+} // namespace
+
+// The blocks of many rows against plain tensor operations, in one thread and in two; a batch of one block, of some and
+// with rows left over. With float32, both are compared with
+// float64, and agree with it within an order of magnitude, as pull-backs do.
+TEST(SplineCoupling, AgreesWithPlainTensorOperationsForManyRows) {
+    for (const at::ScalarType dtype : {at::kDouble, at::kFloat})
+        for (const bool inverse : {false, true})
+            for (const std::int64_t batch : {1, 9, 64, 300, 1000}) {
+                SCOPED_TRACE(testing::Message()
+                             << at::toString(dtype) << (inverse ? ", inverse, " : ", ") << batch << " rows");
+                const Activation activation = batch == 64 ? Activation::Tanh : Activation::SiLU;
+                const SplinePair pair(dtype, dtype, activation), precise(dtype, at::kDouble, activation);
+                const Tensor y = SplinePair::makePoints(batch).set_requires_grad(true);
+                const auto plainOf = [&](const SplinePair& p) {
+                    return differentiate(p.applyPlain(y, inverse), y, p.conditioner.getParameters());
+                };
+                const auto plain = plainOf(pair), exact = plainOf(precise);
+                const auto check = [&](const Tensor& found, std::size_t i) {
+                    const double rounding = relativeDifference(plain[i], exact[i]); // 0 with float64
+                    EXPECT_LE(relativeDifference(found, exact[i]), dtype == at::kDouble ? 1e-12 : 1e-6 + 10 * rounding)
+                        << "number " << i << ", plain " << rounding;
+                };
+                for (const int numThreads : {1, 2}) {
+                    const ThreadGuard threads(numThreads);
+                    const auto fast = differentiate(pair.apply(y, inverse), y, pair.coupling.getParameters());
+                    ASSERT_EQ(fast.size(), exact.size());
+                    for (std::size_t i = 0; i < fast.size(); i++)
+                        check(fast[i], i);
+                    const at::NoGradGuard noGrad;
+                    const TransformResult withoutGraph = pair.apply(y, inverse);
+                    check(withoutGraph.value, 0);
+                    check(withoutGraph.logDet, 1);
+                }
+            }
+}
+
+// Gradients of y alone (forces) and of the parameters alone (training), twice from one graph.
+TEST(SplineCoupling, GivesTheGradientsThatAreAskedFor) {
+    const SplinePair pair(at::kDouble, at::kDouble);
+    const Tensor y = SplinePair::makePoints(40);
+    const auto gradients = [&](const Tensor& argument, const std::vector<Tensor>& by) {
+        const TransformResult result = pair.coupling.inverse(argument);
+        const Tensor sum = (result.value * result.value).sum() + result.logDet.sum();
+        const auto first = torch::autograd::grad({sum}, by, {}, true), second = torch::autograd::grad({sum}, by);
+        for (std::size_t i = 0; i < by.size(); i++)
+            EXPECT_TRUE(at::equal(first[i], second[i]));
+        return first;
+    };
+    const Tensor leaf = y.clone().set_requires_grad(true), weight = pair.coupling.getParameters()[0].second;
+    const auto both = gradients(leaf, {leaf, weight});
+    EXPECT_TRUE(at::equal(gradients(leaf, {leaf})[0], both[0]));
+    EXPECT_TRUE(at::equal(gradients(y, {weight})[0], both[1]));
+}
+
+// A number that is not finite stays in its row, in blocks as in passes of few rows; an open variable lets it through.
+TEST(SplineCoupling, PropagatesNonFiniteRowsAloneInBlocks) {
+    const SplinePair pair(at::kFloat, at::kFloat);
+    const Tensor fine = SplinePair::makePoints(50);
+    for (const int column : {0, 4, 1}) { // passive, open, circular
+        Tensor y = fine.clone();
+        y.index_put_({17, column}, std::numeric_limits<double>::quiet_NaN());
+        const at::NoGradGuard noGrad;
+        const TransformResult result = pair.coupling.forward(y), expected = pair.coupling.forward(fine);
+        EXPECT_TRUE(result.value[17].isnan().any().item<bool>()) << "column " << column;
+        const Tensor others = at::arange(50) != 17;
+        EXPECT_TRUE(at::equal(result.value.index({others}), expected.value.index({others}))) << "column " << column;
+        EXPECT_TRUE(at::equal(result.logDet.index({others}), expected.logDet.index({others}))) << "column " << column;
+    }
 }
 
 TEST(AdditiveCoupling, KeepsVolumesAndPromisesIt) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "ChartKernel.h"
+#include "../latent/Angle.h"
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -34,12 +35,6 @@ double norm(const Vec3& v) {
 
 bool allFinite(const double* values, std::size_t count) {
     return std::all_of(values, values + count, [](double v) { return std::isfinite(v); });
-}
-
-/** Into [-pi, pi). */
-double wrap(double torsion) {
-    double turned = torsion - 2 * pi * std::round(torsion / (2 * pi));
-    return turned >= pi ? turned - 2 * pi : turned;
 }
 
 /** Whether a torsion may have a value. Rounding of a periodic flow may leave it just beyond pi. */

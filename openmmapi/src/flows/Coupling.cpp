@@ -3,7 +3,7 @@
 #include "openmmflow/flows/Coupling.h"
 #include "../latent/TensorTools.h"
 #include "CouplingPass.h"
-#include "SplineKernel.h"
+#include "SplineLayer.h"
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/latent/Check.h"
 #include <nlohmann/json.hpp>
@@ -27,12 +27,14 @@ struct AdditiveMap : PointMap<T> {
     bool inverse;
     explicit AdditiveMap(bool inverse) : inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return 1; }
-    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
-        outputs.read(variable, 1);
-        const double sign = inverse ? -1 : 1;
-        outputs.onValue[0] = static_cast<T>(sign);
-        outputs.onLogDet[0] = 0;
-        return {x + sign * static_cast<double>(outputs.values[0]), 0, 1, 0};
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
+        for (auto& [variable, x, outputs, result] : points) {
+            outputs.read(variable, 1);
+            const double sign = inverse ? -1 : 1;
+            outputs.onValue[0] = static_cast<T>(sign);
+            outputs.onLogDet[0] = 0;
+            result = {x + sign * static_cast<double>(outputs.values[0]), 0, 1, 0};
+        }
     }
 };
 
@@ -45,69 +47,109 @@ struct AffineMap : PointMap<T> {
     AffineMap(std::size_t count, double bound, bool inverse)
         : count(static_cast<int>(count)), bound(bound), inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return 2; }
-    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
-        outputs.read(variable, 1);
-        outputs.read(count + variable, 1);
-        const double unit = std::tanh(static_cast<double>(outputs.values[0]) / bound), t = outputs.values[1];
-        const double logScale = inverse ? -bound * unit : bound * unit, scale = std::exp(logScale);
-        const double byRaw = (inverse ? -1 : 1) * (1 - unit * unit); // of logScale
-        const double argument = inverse ? x - t : x;
-        outputs.onValue[0] = static_cast<T>(argument * scale * byRaw);
-        outputs.onValue[1] = static_cast<T>(inverse ? -scale : 1);
-        outputs.onLogDet[0] = static_cast<T>(byRaw);
-        outputs.onLogDet[1] = 0;
-        return {inverse ? argument * scale : argument * scale + t, logScale, scale, 0};
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
+        for (auto& [variable, x, outputs, result] : points) {
+            outputs.read(variable, 1);
+            outputs.read(count + variable, 1);
+            const double unit = std::tanh(static_cast<double>(outputs.values[0]) / bound), t = outputs.values[1];
+            const double logScale = inverse ? -bound * unit : bound * unit, scale = std::exp(logScale);
+            const double byRaw = (inverse ? -1 : 1) * (1 - unit * unit); // of logScale
+            const double argument = inverse ? x - t : x;
+            outputs.onValue[0] = static_cast<T>(argument * scale * byRaw);
+            outputs.onValue[1] = static_cast<T>(inverse ? -scale : 1);
+            outputs.onLogDet[0] = static_cast<T>(byRaw);
+            outputs.onLogDet[1] = 0;
+            result = {inverse ? argument * scale : argument * scale + t, logScale, scale, 0};
+        }
     }
 };
 
-double wrap(double angle) {
-    return angle - 2 * M_PI * std::floor((angle + M_PI) / (2 * M_PI));
-}
-
-/** RationalQuadraticSpline.h, reading of the slopes only those of the bin, and outside of an open spline nothing. */
+/**
+ * RationalQuadraticSpline.h, reading of the slopes only those of the bin, and outside of an open spline nothing. The
+ * points of one kind go through the kernels together.
+ */
 template <class T>
-struct SplineMap : PointMap<T> {
+class SplineMap : public PointMap<T> {
+public:
+    SplineMap(int bins, double bound, bool inverse, const bool* circular)
+        : bins(bins), bound(bound), inverse(inverse), circular(circular), noBias(numRaw()), raw(numRaw() * splineLanes),
+          record(countSplineRecords(bins) * splineLanes) {}
+    [[nodiscard]] int countOutputs() const override { return numRaw(); }
+    [[nodiscard]] int countPoints() const override { return splineLanes; }
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
+        for (const bool turning : {false, true}) {
+            numChosen = 0;
+            for (Point<T>& point : points) {
+                if (circular[point.variable] != turning)
+                    continue;
+                point.result = {point.x, 0, 1, 0};
+                if (turning || std::abs(point.x) <= bound)
+                    chosen[numChosen++] = &point;
+            }
+            if (numChosen > 0)
+                evaluateChosen(turning, differentiate);
+        }
+    }
+
+private:
+    [[nodiscard]] int numRaw() const { return RationalQuadraticSpline::countParameters(bins); }
+    void evaluateChosen(bool turning, bool differentiate) {
+        const SplineColumns columns{bins, turning, inverse, turning ? M_PI : bound, splineLanes, splineLanes};
+        const SplineKernels<T>& kernels = getSplineKernels<T>();
+        double x[splineLanes] = {}, value[splineLanes], logDet[splineLanes] = {};
+        for (int lane = 0; lane < numChosen; lane++) {
+            x[lane] = chosen[lane]->x;
+            read(lane, 0, 2 * bins);
+            if (turning)
+                read(lane, 3 * bins, 1);
+        }
+        kernels.findBins(columns, x, raw.data(), noBias.data(), bin);
+        for (int lane = 0; lane < numChosen; lane++)
+            for (const int knot : {bin[lane], (bin[lane] + 1) % bins})
+                read(lane, 2 * bins + knot, 1);
+        kernels.apply(columns, x, raw.data(), noBias.data(), value, logDet, differentiate ? record.data() : nullptr);
+        for (int lane = 0; lane < numChosen; lane++)
+            chosen[lane]->result = {value[lane], logDet[lane], 1, 0};
+        if (differentiate)
+            for (const bool byLogDet : {false, true})
+                pullBack(columns, byLogDet);
+    }
+    /** Read outputs first .. first + count - 1 of a point's variable into its lane. */
+    void read(int lane, int first, int count) {
+        PointOutputs<T>& outputs = chosen[lane]->outputs;
+        const T* from = outputs.values + outputs.read(chosen[lane]->variable * numRaw() + first, count);
+        for (int k = 0; k < count; k++)
+            raw[(first + k) * splineLanes + lane] = from[k];
+    }
+    /** The derivatives of the values, or of the log-dets; they replace raw. */
+    void pullBack(const SplineColumns& columns, bool byLogDet) {
+        double onValue[splineLanes], onLogDet[splineLanes], onX[splineLanes];
+        std::fill_n(onValue, splineLanes, byLogDet ? 0.0 : 1.0);
+        std::fill_n(onLogDet, splineLanes, byLogDet ? 1.0 : 0.0);
+        getSplineKernels<T>().pullBack(columns, record.data(), onValue, onLogDet, onX, raw.data());
+        for (int lane = 0; lane < numChosen; lane++) {
+            Point<T>& point = *chosen[lane];
+            (byLogDet ? point.result.logDetByX : point.result.valueByX) = onX[lane];
+            T* to = byLogDet ? point.outputs.onLogDet : point.outputs.onValue;
+            const auto put = [&](int k) { *to++ = raw[k * splineLanes + lane]; };
+            for (int k = 0; k < 2 * bins; k++)
+                put(k);
+            if (columns.circular)
+                put(3 * bins);
+            for (const int knot : {bin[lane], (bin[lane] + 1) % bins})
+                put(2 * bins + knot);
+        }
+    }
     int bins;
     double bound;
     bool inverse;
-    const bool* circular; // [active]
-    SplineMap(int bins, double bound, bool inverse, const bool* circular)
-        : bins(bins), bound(bound), inverse(inverse), circular(circular) {}
-    [[nodiscard]] int countOutputs() const override { return RationalQuadraticSpline::countParameters(bins); }
-
-    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
-        const bool turns = circular[variable];
-        const int first = variable * RationalQuadraticSpline::countParameters(bins), firstSlope = first + 2 * bins;
-        double rotation = 0;
-        if (turns) {
-            rotation = outputs.values[outputs.read(first + 3 * bins, 1)];
-            x = wrap(inverse ? x : x + rotation);
-        }
-        SplinePoint<T> p;
-        p.bins = bins;
-        p.inverse = inverse;
-        p.half = turns ? M_PI : bound;
-        p.point = (x + p.half) / (2 * p.half);
-        if (!(p.point >= 0 && p.point <= 1)) { // outside an open spline, or NaN
-            outputs.onValue[0] = outputs.onLogDet[0] = 0;
-            return {x, 0, 1, 0};
-        }
-        const int sizes = outputs.read(first, 2 * bins);
-        getSplineKernels<T>().locate(p, outputs.values.data() + sizes);
-        outputs.read(firstSlope + p.bin, 1);
-        outputs.read(firstSlope + (p.bin + 1) % bins, 1);
-        const T* slopes = outputs.values.data() + sizes + 2 * bins;
-        const bool atStart = !turns && p.bin == 0, atEnd = !turns && p.bin == bins - 1; // there the slope is 1
-        getSplineKernels<T>().finish(p, atStart ? nullptr : slopes, atEnd ? nullptr : slopes + 1,
-                                     differentiate ? outputs.onValue.data() + sizes : nullptr,
-                                     differentiate ? outputs.onLogDet.data() + sizes : nullptr);
-        if (!turns)
-            return {p.value, p.logDet, p.valueByX, p.logDetByX};
-        // value = wrap(spline(x) - rotation) or, forward, wrap(spline(x + rotation)).
-        outputs.onValue[0] = static_cast<T>(inverse ? -1 : p.valueByX);
-        outputs.onLogDet[0] = static_cast<T>(inverse ? 0 : p.logDetByX);
-        return {wrap(inverse ? p.value - rotation : p.value), p.logDet, p.valueByX, p.logDetByX};
-    }
+    const bool* circular;  // [active]
+    std::vector<T> noBias; // the network's is in what it gives
+    // Points of one kind: which, their bins, and their raw numbers and records with the points as columns. Numbers in
+    // unused places are of points before.
+    std::array<Point<T>*, splineLanes> chosen;
+    int numChosen = 0, bin[splineLanes];
+    std::vector<T> raw, record;
 };
 
 } // namespace
@@ -290,6 +332,12 @@ PulledResult SplineCoupling::inverseWithPullBack(const Tensor& x) const {
 TransformResult SplineCoupling::apply(const Tensor& y, bool inverse) const {
     if (options.bins <= maxSplineBins && suitsPlainPass(conditioner, split.getSize(), y))
         return run(y.contiguous(), inverse, false).result;
+    if (options.bins <= maxSplineBins && suitsNetworkPass(conditioner, split.getSize(), y)) {
+        const bool* flags = circularActive.const_data_ptr<bool>();
+        const SplineSettings settings{split.getSize(), split.getActive(), {flags, flags + circularActive.size(0)},
+                                      options.bins,    options.bound,     inverse};
+        return applySplineLayer(conditioner, split.getPassive(), settings, y);
+    }
     const Tensor passivePart = split.takePassive(y);
     const TransformResult spline = RationalQuadraticSpline::apply(split.takeActive(y), conditioner(passivePart),
                                                                   circularActive, options.bins, options.bound, inverse);

@@ -8,6 +8,13 @@ using at::Tensor;
 
 namespace {
 
+/** A copy without a graph, by one operation of torch's. @param t  float64, contiguous */
+Tensor copyOf(const Tensor& t) {
+    Tensor copy = at::empty(t.sizes(), at::kDouble);
+    std::copy_n(t.const_data_ptr<double>(), t.numel(), copy.mutable_data_ptr<double>());
+    return copy;
+}
+
 /** What runCoupling() keeps for the pull-back. */
 template <class T>
 struct Tape {
@@ -30,7 +37,7 @@ struct Tape {
 
     [[nodiscard]] Tensor pullBack(const Tensor& onValue) const {
         const Tensor on = onValue.contiguous();
-        Tensor result = on.clone();
+        Tensor result = copyOf(on);
         const std::int64_t size = on.size(1);
         const int hidden = network.getHiddenSize(), count = static_cast<int>(active.size());
         std::vector<T> onActive(count), onHidden;
@@ -54,7 +61,7 @@ struct Tape {
 } // namespace
 
 template <class T>
-PulledResult OpenMMFlow::runCoupling(const Conditioner& conditioner, const Split& split, const PointMap<T>& map,
+PulledResult OpenMMFlow::runCoupling(const Conditioner& conditioner, const Split& split, PointMap<T>& map,
                                      const Tensor& y, bool differentiate) {
     const auto tape = std::make_shared<Tape<T>>(conditioner, split, y);
     if (differentiate)
@@ -63,32 +70,44 @@ PulledResult OpenMMFlow::runCoupling(const Conditioner& conditioner, const Split
     const std::int64_t rows = y.size(0), size = y.size(1);
     const auto count = static_cast<std::int64_t>(tape->active.size());
     const int hidden = tape->network.getHiddenSize();
-    Tensor value = y.detach().clone(), logDet = at::zeros({rows}, at::kDouble);
+    Tensor value = copyOf(y), logDet = at::empty({rows}, value.options());
     const double* from = y.const_data_ptr<double>();
     double *to = value.mutable_data_ptr<double>(), *sum = logDet.mutable_data_ptr<double>();
-    PointOutputs<T> outputs(tape->network, map.countOutputs());
+    std::fill_n(sum, rows, 0.0);
     // Variable by variable, so that their weights stay in the cache for all rows.
-    for (std::int64_t i = 0; i < count; i++)
-        for (std::int64_t row = 0; row < rows; row++) {
-            outputs.start(row);
-            const std::int64_t place = row * size + tape->active[i];
-            const PointResult point = map.evaluate(static_cast<int>(i), from[place], outputs, differentiate);
-            to[place] = point.value;
-            sum[row] += point.logDet;
+    std::vector<Point<T>> points;
+    for (int p = 0; p < map.countPoints(); p++)
+        points.push_back({0, 0, {tape->network, map.countOutputs()}, {}});
+    for (std::int64_t start = 0; start < count * rows; start += map.countPoints()) {
+        if (count * rows - start < map.countPoints())
+            points.erase(points.begin() + (count * rows - start), points.end());
+        for (std::size_t p = 0; p < points.size(); p++) {
+            const std::int64_t i = (start + p) / rows, row = (start + p) % rows;
+            points[p].variable = static_cast<int>(i);
+            points[p].x = from[row * size + tape->active[i]];
+            points[p].outputs.start(row);
+        }
+        map.evaluate(points, differentiate);
+        for (std::size_t p = 0; p < points.size(); p++) {
+            const std::int64_t i = (start + p) / rows, row = (start + p) % rows;
+            const PointResult& result = points[p].result;
+            to[row * size + tape->active[i]] = result.value;
+            sum[row] += result.logDet;
             if (!differentiate)
                 continue;
-            tape->valueByX[row * count + i] = point.valueByX;
-            tape->logDetByX[row * count + i] = point.logDetByX;
-            outputs.pullBack(tape->valueOnHidden.data() + (row * count + i) * hidden,
-                             tape->logDetOnHidden.data() + row * hidden);
+            tape->valueByX[row * count + i] = result.valueByX;
+            tape->logDetByX[row * count + i] = result.logDetByX;
+            points[p].outputs.pullBack(tape->valueOnHidden.data() + (row * count + i) * hidden,
+                                       tape->logDetOnHidden.data() + row * hidden);
         }
+    }
     PulledResult result{{value, logDet}, {}};
     if (differentiate)
         result.pullBack = [tape](const Tensor& onValue) { return tape->pullBack(onValue); };
     return result;
 }
 
-template PulledResult OpenMMFlow::runCoupling<float>(const Conditioner&, const Split&, const PointMap<float>&,
-                                                     const Tensor&, bool);
-template PulledResult OpenMMFlow::runCoupling<double>(const Conditioner&, const Split&, const PointMap<double>&,
+template PulledResult OpenMMFlow::runCoupling<float>(const Conditioner&, const Split&, PointMap<float>&, const Tensor&,
+                                                     bool);
+template PulledResult OpenMMFlow::runCoupling<double>(const Conditioner&, const Split&, PointMap<double>&,
                                                       const Tensor&, bool);

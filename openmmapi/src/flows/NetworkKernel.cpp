@@ -8,16 +8,6 @@
 namespace OpenMMFlow::OPENMMFLOW_KERNEL_VARIANT {
 namespace {
 
-// Vectors of 32 bytes at any address of a T; where registers are shorter the compiler takes several.
-template <class T>
-struct Lanes {
-    static constexpr int count = 32 / sizeof(T);
-    typedef T Vector __attribute__((vector_size(32)));
-    typedef T Unaligned __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));
-    static const Unaligned& at(const T* data) { return *reinterpret_cast<const Unaligned*>(data); }
-    static Unaligned& at(T* data) { return *reinterpret_cast<Unaligned*>(data); }
-};
-
 // The sum of the lanes of the sum of some vectors.
 template <class T, int N>
 inline T reduce(typename Lanes<T>::Vector (&sums)[N]) {
@@ -30,21 +20,48 @@ inline T reduce(typename Lanes<T>::Vector (&sums)[N]) {
     return total;
 }
 
-// R rows at once: as many independent sums as the latency of an addition needs.
+// The sums of the lanes of as many vectors as a vector has lanes: pairs of vectors are interleaved and added.
+inline FloatLanes reduceEach(const FloatLanes* sums) {
+    const auto join = [](const FloatLanes& a, const FloatLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+               __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    };
+    const auto joinPairs = [](const FloatLanes& a, const FloatLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    };
+    const FloatLanes first = joinPairs(join(sums[0], sums[1]), join(sums[2], sums[3]));
+    const FloatLanes second = joinPairs(join(sums[4], sums[5]), join(sums[6], sums[7]));
+    return __builtin_shufflevector(first, second, 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(first, second, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+inline DoubleLanes reduceEach(const DoubleLanes* sums) {
+    const auto join = [](const DoubleLanes& a, const DoubleLanes& b) {
+        return __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+    };
+    const DoubleLanes first = join(sums[0], sums[1]), second = join(sums[2], sums[3]);
+    return __builtin_shufflevector(first, second, 0, 1, 4, 5) + __builtin_shufflevector(first, second, 2, 3, 6, 7);
+}
+
+// R rows at once, whole vectors of results: as many independent sums as the latency of an addition needs. The rows
+// after them are fetched meanwhile.
 template <class T, int R>
 inline void multiplyRows(const T* weight, const T* bias, int columns, const T* h, T* result) {
     using L = Lanes<T>;
-    typename L::Vector sums[R][1] = {};
+    typename L::Vector sums[R] = {};
     int c = 0;
     for (; c + L::count <= columns; c += L::count)
+        for (int r = 0; r < R; r++) {
+            const T* place = weight + r * columns + c;
+            __builtin_prefetch(place + R * columns);
+            sums[r] += L::at(place) * L::at(h + c);
+        }
+    for (int r = 0; r < R; r += L::count)
+        L::at(result + r) = L::at(bias + r) + reduceEach(sums + r);
+    for (; c < columns; c++)
         for (int r = 0; r < R; r++)
-            sums[r][0] += L::at(weight + r * columns + c) * L::at(h + c);
-    for (int r = 0; r < R; r++) {
-        T total = reduce<T, 1>(sums[r]);
-        for (int i = c; i < columns; i++)
-            total += weight[r * columns + i] * h[i];
-        result[r] = bias[r] + total;
-    }
+            result[r] += weight[r * columns + c] * h[c];
 }
 
 template <class T>
@@ -112,35 +129,67 @@ void pullBackTwo(const T* weight, const T* onResult0, const T* onResult1, int ro
     pullBackAny<T, 4, 2>(weight, {onResult0, onResult1}, rows, columns, {onH0, onH1});
 }
 
+// The activations, vector by vector: h becomes the value, and the derivative is returned.
+
 // x s(x) with s = 1/(1 + exp(-x)), derivative s (1 + x (1 - s)).
-template <class T>
-void silu(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        const T x = h[i], s = 1 / (1 + boundedExp(-x));
-        h[i] = x * s;
-        slope[i] = s * (1 + x * (1 - s));
+struct SiLU {
+    template <class V>
+    static V apply(V& h) {
+        const V x = h, s = 1 / (1 + boundedExp(-x));
+        h = x * s;
+        return s * (1 + x * (1 - s));
     }
+};
+
+struct ReLU {
+    template <class V>
+    static V apply(V& h) {
+        const V x = h, zero{};
+        h = x < 0 ? zero : x; // NaN stays
+        return x > 0 ? zero + 1 : zero;
+    }
+};
+
+struct Tanh {
+    template <class V>
+    static V apply(V& h) {
+        for (std::size_t i = 0; i < sizeof(V) / sizeof(h[0]); i++)
+            h[i] = std::tanh(h[i]);
+        return 1 - h * h;
+    }
+};
+
+template <class T, class Activation>
+void activate(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope) {
+    using L = Lanes<T>;
+    for (int unit = 0; unit < units; unit++)
+        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
+            typename L::Vector value = L::at(h + i) + bias[unit];
+            const typename L::Vector derivative = Activation::apply(value);
+            L::at(h + i) = value;
+            if (slope != nullptr)
+                L::at(slope + i) = derivative;
+        }
 }
 
 template <class T>
-void relu(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        slope[i] = h[i] > 0 ? 1 : 0;
-        h[i] = h[i] < 0 ? 0 : h[i]; // NaN stays
-    }
-}
-
-template <class T>
-void hyperbolicTangent(T* h, T* slope, int n) {
-    for (int i = 0; i < n; i++) {
-        h[i] = std::tanh(h[i]);
-        slope[i] = 1 - h[i] * h[i];
+void pullBackActivation(const T* slope, int units, std::int64_t points, std::int64_t stride, T* onH, T* onBias) {
+    using L = Lanes<T>;
+    for (int unit = 0; unit < units; unit++) {
+        typename L::Vector sums[1] = {};
+        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
+            if (slope != nullptr)
+                L::at(onH + i) *= L::at(slope + i);
+            sums[0] += L::at(onH + i);
+        }
+        onBias[unit] += reduce<T, 1>(sums);
     }
 }
 
 template <class T>
 NetworkKernels<T> get() {
-    return {multiply<T>, pullBack<T>, pullBackTwo<T>, silu<T>, relu<T>, hyperbolicTangent<T>};
+    return {multiply<T>,       pullBack<T>,       pullBackTwo<T>,       activate<T, SiLU>,
+            activate<T, ReLU>, activate<T, Tanh>, pullBackActivation<T>};
 }
 
 } // namespace

@@ -2,11 +2,14 @@
 #define OPENMMFLOW_FLOWS_NETWORKKERNEL_H_
 // SPDX-License-Identifier: MIT
 
+#include <cstdint>
+
 namespace OpenMMFlow {
 
 /**
- * The parts of a multilayer perceptron for one sample, in plain loops: at batch 1 the time is that of reading the
- * weights once, where tensor operations add microseconds each. Compiled once for any processor and once for AVX2.
+ * The parts of a multilayer perceptron in plain loops. Products are those for one sample: at batch 1 the time is that
+ * of reading the weights once, where tensor operations add microseconds each. Compiled once for any processor and once
+ * for AVX2.
  *
  * Weights are [rows, columns], as torch's Linear has them. Any of these may be a range of the rows of a layer.
  */
@@ -19,10 +22,19 @@ struct NetworkKernels {
     /** onH0 += weight^T onResult0 and onH1 += weight^T onResult1, reading the weights once. */
     void (*pullBackTwo)(const T* weight, const T* onResult0, const T* onResult1, int rows, int columns, T* onH0,
                         T* onH1);
-    /** h <- activation(h), slope <- its derivative there. @param h, slope  [n] */
-    void (*silu)(T* h, T* slope, int n);
-    void (*relu)(T* h, T* slope, int n);
-    void (*tanh)(T* h, T* slope, int n);
+    /**
+     * h <- activation(h + bias), slope <- its derivative there.
+     *
+     * @param bias      [units]
+     * @param points    in whole vectors: a multiple of 8
+     * @param stride    from one unit to the next
+     * @param h, slope  [units, points]; no derivatives if slope is null
+     */
+    void (*silu)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
+    void (*relu)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
+    void (*tanh)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
+    /** onH <- onH slope, as it is if slope is null; onBias [units] gains the sums of onH over the points. */
+    void (*pullBackActivation)(const T* slope, int units, std::int64_t points, std::int64_t stride, T* onH, T* onBias);
 };
 
 /** Those for this processor. Defined for float and double. */

@@ -5,6 +5,11 @@
 using namespace OpenMMFlow;
 using at::Tensor;
 
+static std::int64_t roundUp(std::int64_t count) {
+    constexpr std::int64_t lanes = 8;
+    return (count + lanes - 1) / lanes * lanes;
+}
+
 template <class T>
 NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<int>& columns, const double* y,
                             std::int64_t rows, std::int64_t stride)
@@ -23,8 +28,9 @@ NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<in
                           static_cast<int>(weight.size(1)),
                           {},
                           {}});
-        layers.back().input.resize(rows * weight.size(1));
-        layers.back().slope.resize(i == 0 ? 0 : rows * weight.size(1));
+        const std::int64_t padded = roundUp(rows * weight.size(1)); // activations come in whole vectors
+        layers.back().input.resize(padded);
+        layers.back().slope.resize(i == 0 ? 0 : padded);
     }
     cosines.resize(rows * circular.size());
     sines.resize(rows * circular.size());
@@ -51,7 +57,8 @@ NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<in
         for (std::int64_t row = 0; row < rows; row++)
             kernels.multiply(layer.weight, layer.bias, layer.rows, layer.columns,
                              layer.input.data() + row * layer.columns, next.input.data() + row * next.columns);
-        activate(next.input.data(), next.slope.data(), static_cast<int>(next.input.size()));
+        const T noBias = 0;
+        activate(&noBias, 1, static_cast<std::int64_t>(next.input.size()), 0, next.input.data(), next.slope.data());
     }
 }
 

@@ -5,6 +5,7 @@
 #include "NetworkKernel.h"
 #include "openmmflow/flows/Conditioner.h"
 #include <ATen/ATen.h>
+#include <limits>
 
 namespace OpenMMFlow {
 
@@ -59,11 +60,12 @@ private:
 constexpr std::int64_t maxRowsOfValues = 8, maxRowsOfGradients = 16, maxRowsOfSmoothGradients = 32;
 
 /**
- * Whether a pass without tensors is possible: few rows, on the CPU, of float64 and with plain layers of one dtype.
+ * Whether passes by the own kernels are possible: some rows, on the CPU, of float64 and with plain layers of one dtype.
  *
  * @param size  columns that y is to have
  */
-bool suitsNetworkPass(const Conditioner& conditioner, int size, const at::Tensor& y, std::int64_t maxRows);
+bool suitsNetworkPass(const Conditioner& conditioner, int size, const at::Tensor& y,
+                      std::int64_t maxRows = std::numeric_limits<std::int64_t>::max());
 
 /** The same for the gradients of cheap maps. */
 bool suitsGradientPass(const Conditioner& conditioner, int size, const at::Tensor& y);

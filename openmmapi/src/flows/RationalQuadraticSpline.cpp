@@ -2,9 +2,10 @@
 
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "../latent/TensorTools.h"
-#include "SplineKernel.h"
+#include "SplineBlock.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/Parallel.h>
+#include <numeric>
 #include <torch/csrc/autograd/custom_function.h>
 
 using namespace OpenMMFlow;
@@ -16,70 +17,65 @@ namespace {
 
 constexpr double minBin = 1e-3, minSlope = 1e-3;
 
-struct Settings {
-    int bins;
-    double bound;
-    bool inverse;
-};
+/** A batch as one block: numbers of type T with the rows as columns. */
+BlockShape shapeOf(std::int64_t batch) {
+    const std::int64_t points = (batch + splineLanes - 1) / splineLanes * splineLanes;
+    return {batch, points, points};
+}
 
+/** function(first row, shape of these rows) on ranges of rows, in several threads. */
+template <class Function>
+void runRanges(const BlockShape& whole, std::size_t n, const Function& function) {
+    const auto grain = static_cast<std::int64_t>(std::max<std::size_t>(1, 512 / (splineLanes * n)));
+    at::parallel_for(0, whole.points / splineLanes, grain, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t first = begin * splineLanes, last = end * splineLanes;
+        function(first, BlockShape{std::min(last, whole.rows) - first, last - first, whole.stride});
+    });
+}
+
+/** The kernels as a function that autograd knows. */
 template <class T>
-SplineKernel<T> describe(const Tensor& x, const Tensor& raw, const Tensor& circular, const Settings& settings) {
-    return {x.const_data_ptr<double>(),
-            raw.const_data_ptr<T>(),
-            circular.const_data_ptr<bool>(),
-            static_cast<int>(circular.size(0)),
-            settings.bins,
-            settings.bound,
-            settings.inverse};
-}
+struct SplineFunction : torch::autograd::Function<SplineFunction<T>> {
+    struct Tape : torch::CustomClassHolder {
+        SplineSettings settings;
+        Tensor records; // [n (2K + 8), stride]
+    };
 
-std::int64_t grain(const Tensor& circular) {
-    return std::max<std::int64_t>(1, 512 / circular.size(0));
-}
-
-/** The plain-loop kernels as a function that autograd knows. */
-struct SplineFunction : torch::autograd::Function<SplineFunction> {
-    static variable_list forward(AutogradContext* context, const Tensor& x, const Tensor& raw, const Tensor& circular,
-                                 std::int64_t bins, double bound, bool inverse) {
-        const Settings settings{static_cast<int>(bins), bound, inverse};
-        Tensor value = at::empty(x.sizes(), x.options()), logDet = at::empty({x.size(0)}, x.options());
-        at::parallel_for(0, x.size(0), grain(circular), [&](std::int64_t begin, std::int64_t end) {
-            if (raw.scalar_type() == at::kFloat)
-                getSplineKernels<float>().apply(describe<float>(x, raw, circular, settings),
-                                                value.mutable_data_ptr<double>(), logDet.mutable_data_ptr<double>(),
-                                                begin, end);
-            else
-                getSplineKernels<double>().apply(describe<double>(x, raw, circular, settings),
-                                                 value.mutable_data_ptr<double>(), logDet.mutable_data_ptr<double>(),
-                                                 begin, end);
+    static variable_list forward(AutogradContext* context, const Tensor& x, const Tensor& raw,
+                                 const SplineSettings& settings) {
+        const BlockShape whole = shapeOf(x.size(0));
+        const Tensor columns = at::zeros({settings.countRaw(), whole.stride}, raw.options());
+        columns.narrow(1, 0, whole.rows).copy_(raw.t());
+        const auto tape = c10::make_intrusive<Tape>();
+        tape->settings = settings;
+        tape->records = at::empty({settings.countRecords(), whole.stride}, raw.options());
+        const Tensor value = at::empty_like(x), logDet = at::empty({x.size(0)}, x.options());
+        const std::vector<T> bias(settings.countRaw());
+        runRanges(whole, settings.active.size(), [&](std::int64_t first, const BlockShape& shape) {
+            applySplines<T>(settings, shape, x.const_data_ptr<double>() + first * settings.size,
+                            columns.const_data_ptr<T>() + first, bias.data(),
+                            value.mutable_data_ptr<double>() + first * settings.size,
+                            logDet.mutable_data_ptr<double>() + first,
+                            tape->records.template mutable_data_ptr<T>() + first);
         });
-        context->save_for_backward({x, raw, circular});
-        context->saved_data["bins"] = bins;
-        context->saved_data["bound"] = bound;
-        context->saved_data["inverse"] = inverse;
+        context->saved_data["tape"] = c10::IValue::make_capsule(tape);
         return {value, logDet};
     }
 
     static variable_list backward(AutogradContext* context, variable_list gradients) {
-        const auto saved = context->get_saved_variables();
-        const Tensor &x = saved[0], &raw = saved[1], &circular = saved[2];
-        const Settings settings{static_cast<int>(context->saved_data["bins"].toInt()),
-                                context->saved_data["bound"].toDouble(), context->saved_data["inverse"].toBool()};
-        const Tensor gradValue = gradients[0].contiguous(), gradLogDet = gradients[1].contiguous();
-        Tensor gradX = at::empty(x.sizes(), x.options()), gradRaw = at::empty(raw.sizes(), raw.options());
-        at::parallel_for(0, x.size(0), grain(circular), [&](std::int64_t begin, std::int64_t end) {
-            const auto run = [&]<class T>(T) {
-                getSplineKernels<T>().backward(describe<T>(x, raw, circular, settings),
-                                               gradValue.const_data_ptr<double>(), gradLogDet.const_data_ptr<double>(),
-                                               gradX.mutable_data_ptr<double>(), gradRaw.mutable_data_ptr<T>(), begin,
-                                               end);
-            };
-            if (raw.scalar_type() == at::kFloat)
-                run(float{});
-            else
-                run(double{});
+        const auto tape = c10::static_intrusive_pointer_cast<Tape>(context->saved_data["tape"].toCapsule());
+        const SplineSettings& settings = tape->settings;
+        const Tensor onValue = gradients[0].contiguous(), onLogDet = gradients[1].contiguous();
+        const BlockShape whole = shapeOf(onValue.size(0));
+        const Tensor onX = at::empty_like(onValue);
+        const Tensor onRaw = at::empty({settings.countRaw(), whole.stride}, tape->records.options());
+        runRanges(whole, settings.active.size(), [&](std::int64_t first, const BlockShape& shape) {
+            pullBackSplines<T>(
+                settings, shape, tape->records.template const_data_ptr<T>() + first,
+                onValue.const_data_ptr<double>() + first * settings.size, onLogDet.const_data_ptr<double>() + first,
+                onX.mutable_data_ptr<double>() + first * settings.size, onRaw.mutable_data_ptr<T>() + first);
         });
-        return {gradX, gradRaw, Tensor(), Tensor(), Tensor(), Tensor()};
+        return {onX, onRaw.narrow(1, 0, whole.rows).t(), Tensor()};
     }
 };
 
@@ -110,8 +106,12 @@ Tensor makeKnots(const Tensor& raw, int bins) {
 TransformResult RationalQuadraticSpline::apply(const Tensor& x, const Tensor& raw, const Tensor& circular, int bins,
                                                double bound, bool inverse) {
     check(x, raw, circular, bins, bound);
-    const auto result =
-        SplineFunction::apply(x.contiguous(), raw.contiguous(), circular, std::int64_t{bins}, bound, inverse);
+    SplineSettings settings{x.size(1), std::vector<int>(x.size(1)), {}, bins, bound, inverse};
+    std::iota(settings.active.begin(), settings.active.end(), 0);
+    const Tensor flags = circular.contiguous();
+    settings.circular.assign(flags.const_data_ptr<bool>(), flags.const_data_ptr<bool>() + x.size(1));
+    const auto result = raw.scalar_type() == at::kFloat ? SplineFunction<float>::apply(x.contiguous(), raw, settings)
+                                                        : SplineFunction<double>::apply(x.contiguous(), raw, settings);
     return {result[0], result[1]};
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/SmoothCoupling.h"
+#include "../latent/Angle.h"
 #include "../latent/TensorTools.h"
 #include "CouplingPass.h"
 #include "SmoothPoint.h"
@@ -165,24 +166,30 @@ struct SmoothMap : PointMap<T> {
     SmoothMap(const Settings& settings, std::size_t numOpen, bool inverse)
         : settings(settings), numOpen(numOpen), inverse(inverse) {}
     [[nodiscard]] int countOutputs() const override { return static_cast<int>(settings.countParameters()); }
-    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs, bool differentiate) const override {
+    void evaluate(std::vector<Point<T>>& points, bool differentiate) override {
+        for (auto& [variable, x, outputs, result] : points)
+            result = evaluate(variable, x, outputs);
+    }
+
+private:
+    PointResult evaluate(int variable, double x, PointOutputs<T>& outputs) const {
         const int count = countOutputs();
         outputs.read(variable * count, count);
         std::vector<double> numbers(3 * count, 0.0); // raw, onValue, onSlope
-        std::copy_n(outputs.values.begin(), count, numbers.begin());
+        std::copy_n(outputs.values, count, numbers.begin());
         SmoothDerivatives map{0, 1, 0, numbers.data() + count, numbers.data() + 2 * count};
         const bool open = static_cast<std::size_t>(variable) < numOpen;
-        const auto wrap = [&](double y) { return open ? y : y - 2 * M_PI * std::floor((y + M_PI) / (2 * M_PI)); };
+        const auto place = [&](double y) { return open ? y : wrap(y); };
         if (!inverse) {
             const auto [solution, slope] = SmoothPoint(numbers.data(), settings, open).solve(x);
-            return {wrap(solution), -std::log(slope), 0, 0};
+            return {place(solution), -std::log(slope), 0, 0};
         }
         (open ? differentiateOpen : differentiateCircle)(numbers.data(), settings, x, map);
         for (int k = 0; k < count; k++) {
             outputs.onValue[k] = static_cast<T>(map.onValue[k]);
             outputs.onLogDet[k] = static_cast<T>(map.onSlope[k] / map.slope);
         }
-        return {wrap(map.value), std::log(map.slope), map.slope, map.curvature / map.slope};
+        return {place(map.value), std::log(map.slope), map.slope, map.curvature / map.slope};
     }
 };
 

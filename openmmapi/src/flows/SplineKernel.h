@@ -6,79 +6,53 @@
 
 namespace OpenMMFlow {
 
-/**
- * One pass over rational-quadratic splines in plain loops: the fast path of RationalQuadraticSpline. Rows are samples;
- * each row has n variables of 3K + 1 raw numbers. Compiled once for any x86-64 and once for AVX2 (SplineKernel.cpp).
- */
-template <class T>
-struct SplineKernel {
-    const double* x;      // [rows, n]: argument of the map
-    const T* raw;         // [rows, n, 3K + 1]
-    const bool* circular; // [n]
-    int n, bins;
-    double bound;
-    bool inverse;
-};
-
-/** Fill value [rows, n] and logDet [rows] for some of the rows. */
-template <class T>
-using SplineApply = void (*)(const SplineKernel<T>&, double* value, double* logDet, std::int64_t firstRow,
-                             std::int64_t endRow);
-
-/**
- * The vector-Jacobian product of SplineApply.
- *
- * @param gradValue   [rows, n]
- * @param gradLogDet  [rows]
- * @param gradX       [rows, n], filled
- * @param gradRaw     [rows, n, 3K + 1], filled
- */
-template <class T>
-using SplineBackward = void (*)(const SplineKernel<T>&, const double* gradValue, const double* gradLogDet,
-                                double* gradX, T* gradRaw, std::int64_t firstRow, std::int64_t endRow);
-
 constexpr int maxSplineBins = 64;
 
-/** One bin, in units where the spline maps [0, 1] to [0, 1]. */
-struct SplineBin {
-    double x0, y0, w, h, d0, d1;
-};
-
-/** One spline at one point within it, of which only the raw numbers that count are looked at: all sizes, two slopes. */
-template <class T>
-struct SplinePoint {
-    int bins;
-    bool inverse;
-    double half, point; // half the interval; the argument, moved to [0, 1]
-    // Filled by locate().
-    int bin; // its slopes are those of the knots bin and bin + 1
-    SplineBin b;
-    T widthShare[maxSplineBins], heightShare[maxSplineBins];
-    // Filled by finish(): the result before any rotation, and derivatives.
-    double value, logDet, valueByX, logDetByX;
-};
-
-/** Find the bin. @param raw  the K widths and the K heights */
-template <class T>
-using SplineLocate = void (*)(SplinePoint<T>&, const T* raw);
+/** The number of points of a column is a multiple of this. */
+constexpr int splineLanes = 8;
 
 /**
- * Evaluate.
- *
- * @param firstSlope, secondSlope  raw slopes of the bin's knots, null where the slope is 1
- * @param byValue, byLogDet        filled with the derivatives of value and of logDet by the raw numbers: [2K + 2],
- * widths, heights, the two slopes; both null if neither these nor those by the argument are wanted
+ * Rational-quadratic splines of one kind at many points, one spline each: the fast path of RationalQuadraticSpline.h.
+ * Points are columns of the arrays, so that a vector holds the same number of several points. Knots and slopes are
+ * computed in T, points within them in double. Compiled once for any processor and once for AVX2.
  */
-template <class T>
-using SplineFinish = void (*)(SplinePoint<T>&, const T* firstSlope, const T* secondSlope, T* byValue, T* byLogDet);
+struct SplineColumns {
+    int bins;
+    bool circular, inverse;
+    double half;         // of the interval: bound or pi
+    std::int64_t points; // a multiple of splineLanes
+    std::int64_t stride; // of arrays of T and of bins, from one row to the next
+};
+
+/** What pullBack() needs of a point: shares of the K widths and the K heights (softmax), and 8 numbers. */
+constexpr int countSplineRecords(int bins) {
+    return 2 * bins + 8;
+}
 
 /** The versions for one kind of processor. */
 template <class T>
 struct SplineKernels {
-    SplineApply<T> apply;
-    SplineBackward<T> backward;
-    SplineLocate<T> locate;
-    SplineFinish<T> finish;
+    /**
+     * @param x       [points]
+     * @param raw     [3K + 1, stride], to which bias is added
+     * @param bias    [3K + 1]
+     * @param value   [points], filled
+     * @param logDet  [points], to which log|dvalue/dx| is added
+     * @param record  [2K + 8, stride], filled; null if there will be no pullBack()
+     */
+    void (*apply)(const SplineColumns&, const double* x, const T* raw, const T* bias, double* value, double* logDet,
+                  T* record);
+    /** The bins of the points, as apply() finds them from the widths and heights. @param bin  [points], filled */
+    void (*findBins)(const SplineColumns&, const double* x, const T* raw, const T* bias, int* bin);
+    /**
+     * The vector-Jacobian product of apply().
+     *
+     * @param onValue, onLogDet  [points]
+     * @param onX                [points], filled
+     * @param onRaw              [3K + 1, stride], filled
+     */
+    void (*pullBack)(const SplineColumns&, const T* record, const double* onValue, const double* onLogDet, double* onX,
+                     T* onRaw);
 };
 
 /** Those for this processor. Defined for float and double. */

@@ -81,8 +81,11 @@ TrainingProgress Trainer::train(std::int64_t iterations) {
         progress.learningRate = scheduledRate(options, progress.iteration);
         optimizer->step(gradients, progress.learningRate);
     }
-    for (const auto& [name, tensor] : flow->getParameters())
-        require(at::isfinite(tensor).all().item<bool>(), "Trainer::train", "parameter " + name, "not finite", "finite");
+    const at::NoGradGuard noGrad;
+    if (!std::isfinite(globalNorm(optimizer->parameters))) // one pass, and only then which it is
+        for (const auto& [name, tensor] : flow->getParameters())
+            require(at::isfinite(tensor).all().item<bool>(), "Trainer::train", "parameter " + name, "not finite",
+                    "finite");
     return progress;
 }
 
