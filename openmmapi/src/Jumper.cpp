@@ -19,7 +19,6 @@ using at::Tensor;
 namespace {
 
 const char* const who = "FlowLangevinIntegrator";
-constexpr std::int64_t smallestBatch = 64;
 constexpr std::size_t numLogAlphas = 10000;
 
 using Bond = std::pair<int, int>;
@@ -94,14 +93,6 @@ void checkConstraints(const Flow& flow, const System& system) {
                 "not constrained in the System", "constrained: make the chart from the same System");
 }
 
-std::string fingerprintParameters(const Flow& flow) {
-    std::string text;
-    for (const auto& [name, tensor] : flow.getParameters())
-        text += std::to_string(reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr())) + ":" +
-                std::to_string(tensor._version()) + ";";
-    return text;
-}
-
 // FNV-1a, to tell whether two states are the same.
 void addToHash(std::uint64_t& hash, const void* data, std::size_t size) {
     for (const auto* byte = static_cast<const unsigned char*>(data); size > 0; size--, byte++)
@@ -132,19 +123,21 @@ private:
 };
 
 FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, ContextImpl& context)
-    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random) {
+    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random),
+      proposals(random.getSeed()) {
     setFlow(owner.getFlow());
 }
 
 void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {
     const System& system = context.getSystem();
     checkParticles(who, newFlow->getAtoms(), system);
-    auto newMetric = std::make_unique<ConstraintMetric>(system, newFlow->getAtoms());
+    auto newMetric = std::make_shared<const ConstraintMetric>(system, newFlow->getAtoms());
     checkConstraints(*newFlow, system);
     trainedFlow = newFlow;
     flow = newFlow;
     metric = std::move(newMetric);
-    batch.used = batch.size; // what was drawn from the other flow is not used
+    proposals.setFlow(flow, metric);
+    proposals.discard();
 }
 
 // A flow that can follow the temperature of the integrator does (F9); others stay as they are.
@@ -152,9 +145,8 @@ void FlowLangevinIntegrator::Jumper::followTemperature() {
     const double temperature = owner.getTemperature();
     if (flow->getTemperature() == temperature || !trainedFlow->canScaleTemperature())
         return;
-    if (batch.samples.x.defined())
-        batch.used = batch.size; // drawn at the other temperature; a batch restored from a checkpoint is not drawn yet
     flow = trainedFlow->atTemperature(temperature);
+    proposals.setFlow(flow, metric);
 }
 
 void FlowLangevinIntegrator::Jumper::setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late) {
@@ -166,7 +158,7 @@ int FlowLangevinIntegrator::Jumper::jump() {
         const at::NoGradGuard noGrad;
         const ThreadGuard oneThread(1);
         followTemperature();
-        discardIfFlowChanged();
+        proposals.discardIfFlowChanged();
         const bool annealed = walk.getProtocol() != nullptr;
         if (annealed)
             walk.checkStart();
@@ -195,7 +187,7 @@ int FlowLangevinIntegrator::Jumper::decideTrials(std::vector<Vec3>& positions, b
     Trial current = measureCurrent(positions);
     const bool independent = owner.getJumpKind() == JumpKind::Independence;
     const std::vector<Trial> ahead =
-        independent ? takeFromBatch(current, owner.getTrialsPerJump()) : std::vector<Trial>();
+        independent ? takeProposals(current, owner.getTrialsPerJump()) : std::vector<Trial>();
     int numAccepted = 0;
     for (int number = 0; number < owner.getTrialsPerJump(); number++) {
         Trial trial = independent ? ahead[number] : proposeFrom(current);
@@ -258,7 +250,7 @@ std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
     } else {
         const Trial current = measureCurrent(positions);
         Trial trial =
-            owner.getJumpKind() == JumpKind::Independence ? takeFromBatch(current, 1)[0] : proposeFrom(current);
+            owner.getJumpKind() == JumpKind::Independence ? takeProposals(current, 1)[0] : proposeFrom(current);
         measureEnergy(trial, positions);
         JumpRecord record = makeRecord(current, trial, 0);
         record.inTheMiddle = true;
@@ -281,16 +273,11 @@ double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
            (gasConstant * owner.getTemperature());
 }
 
-// (1/2) log det Z, [rows]. It does not change with rigid motions.
-Tensor FlowLangevinIntegrator::Jumper::computeMetric(const Tensor& x) const {
-    return metric->getNumConstraints() > 0 ? metric->halfLogDet(x) : at::zeros({x.size(0)}, at::kDouble);
-}
-
 FlowLangevinIntegrator::Jumper::Trial
 FlowLangevinIntegrator::Jumper::measureCurrent(const std::vector<Vec3>& positions) {
     const Tensor x = gather(positions, flow->getAtoms());
     const FlowSample latent = flow->toLatent(x);
-    const double metricNow = computeMetric(x).item<double>();
+    const double metricNow = metric->halfLogDet(x).item<double>();
     return {x,
             latent.z,
             computeReducedEnergy() - metricNow,
@@ -303,39 +290,21 @@ FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::proposeFro
     const Tensor z =
         proposeLatent(*flow->getPrior(), owner.getJumpKind(), owner.getLatentStepSize(), current.z, random);
     const FlowSample sample = flow->fromLatent(z);
-    return {flow->place(sample.x, current.x),      z, 0, sample.logQ.item<double>(), sample.logDet.item<double>(),
-            computeMetric(sample.x).item<double>()};
+    return {flow->place(sample.x, current.x),           z, 0, sample.logQ.item<double>(), sample.logDet.item<double>(),
+            metric->halfLogDet(sample.x).item<double>()};
 }
 
 // The next proposals, all for the frame of the current state, which a jump does not change.
-std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeFromBatch(const Trial& current,
+std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeProposals(const Trial& current,
                                                                                                  std::int64_t count) {
-    if (batch.used + count > batch.size)
-        batch = {batch.index + 1, count * std::max<std::int64_t>(1, smallestBatch / count), 0, {}, {}};
-    if (!batch.samples.x.defined())
-        fillBatch();
-    const Tensor x = flow->place(batch.samples.x.narrow(0, batch.used, count), current.x);
-    const auto logQ = batch.samples.logQ.accessor<double, 1>(), logDet = batch.samples.logDet.accessor<double, 1>(),
-               halfLogDet = batch.metric.accessor<double, 1>();
+    const auto [samples, halfLogDets] = proposals.take(count);
+    const Tensor x = flow->place(samples.x, current.x);
+    const auto logQ = samples.logQ.accessor<double, 1>(), logDet = samples.logDet.accessor<double, 1>(),
+               halfLogDet = halfLogDets.accessor<double, 1>();
     std::vector<Trial> trials;
-    for (std::int64_t i = 0; i < count; i++, batch.used++)
-        trials.push_back({x.narrow(0, i, 1), batch.samples.z.narrow(0, batch.used, 1), 0, logQ[batch.used],
-                          logDet[batch.used], halfLogDet[batch.used]});
+    for (std::int64_t i = 0; i < count; i++)
+        trials.push_back({x.narrow(0, i, 1), samples.z.narrow(0, i, 1), 0, logQ[i], logDet[i], halfLogDet[i]});
     return trials;
-}
-
-// Stream 0 is that of `random`; batch i has stream i.
-void FlowLangevinIntegrator::Jumper::fillBatch() {
-    Random ahead(random.getSeed(), batch.index);
-    batch.samples = flow->sample(batch.size, ahead);
-    batch.metric = computeMetric(batch.samples.x);
-    fingerprint = fingerprintParameters(*flow);
-}
-
-// A flow that was trained further since the batch was drawn gives other densities: its proposals must not be used.
-void FlowLangevinIntegrator::Jumper::discardIfFlowChanged() {
-    if (batch.samples.x.defined() && fingerprintParameters(*flow) != fingerprint)
-        batch.used = batch.size; // the next one starts a new batch
 }
 
 // u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
@@ -476,9 +445,9 @@ std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
         {"parameters", parameters},
         {"stepsSinceJump", stepsSinceJump},
         {"random", {state.seed, state.stream, state.position}},
-        {"batch", batch.index},
-        {"size", batch.size},
-        {"used", batch.used},
+        {"batch", proposals.getPlace().index},
+        {"size", proposals.getPlace().size},
+        {"used", proposals.getPlace().used},
         {"statistics",
          {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed,
           statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted}}};
@@ -501,11 +470,9 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
         counts.resize(std::max<std::size_t>(counts.size(), 9)); // five, before jumps could be annealed
         random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
         stepsSinceJump = saved.at("stepsSinceJump").get<int>();
-        batch = {saved.at("batch").get<std::uint64_t>(),
-                 saved.at("size").get<std::int64_t>(),
-                 saved.at("used").get<std::int64_t>(),
-                 {},
-                 {}};
+        proposals.restore(random.getSeed(),
+                          {saved.at("batch").get<std::uint64_t>(), saved.at("size").get<std::int64_t>(),
+                           saved.at("used").get<std::int64_t>()});
         statistics = {counts[0], counts[1], counts[2], counts[3], counts[4],
                       counts[5], counts[6], counts[7], counts[8]};
     } catch (const std::out_of_range&) {

@@ -4,9 +4,8 @@
 
 #include "AnnealedWalk.h"
 #include "MovedAtoms.h"
+#include "ProposalQueue.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
-#include "openmmflow/energies/ConstraintMetric.h"
-#include "openmmflow/flows/Flow.h"
 #include "openmmflow/latent/Random.h"
 #include <openmm/internal/ContextImpl.h>
 
@@ -42,14 +41,6 @@ private:
         double u = 0, logQ = 0, logDet = 0, metric = 0;
         bool failed = false; // the energy evaluation threw
     };
-    /** Proposals drawn ahead: they do not depend on the state. A pure function of the seed, the index, the size and the
-     * flow. */
-    struct Batch {
-        std::uint64_t index = 0;
-        std::int64_t size = 0, used = 0;
-        FlowSample samples;
-        at::Tensor metric; // float64 [size]
-    };
     class PositionGuard;
 
     [[nodiscard]] Trial measureCurrent(const std::vector<OpenMM::Vec3>& positions);
@@ -57,12 +48,9 @@ private:
     int jumpAnnealed();
     [[nodiscard]] std::optional<double> jumpInTheMiddle();
     [[nodiscard]] int decideTrials(std::vector<OpenMM::Vec3>& positions, bool inTheMiddle);
-    [[nodiscard]] std::vector<Trial> takeFromBatch(const Trial& current, std::int64_t count);
+    [[nodiscard]] std::vector<Trial> takeProposals(const Trial& current, std::int64_t count);
     [[nodiscard]] Trial proposeFrom(const Trial& current);
-    [[nodiscard]] at::Tensor computeMetric(const at::Tensor& x) const;
-    void fillBatch();
     void followTemperature();
-    void discardIfFlowChanged();
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
     bool decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle);
     [[nodiscard]] JumpRecord makeRecord(const Trial& current, const Trial& trial, int number) const;
@@ -77,11 +65,10 @@ private:
     const FlowLangevinIntegrator& owner;
     OpenMM::ContextImpl& context;
     std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
-    std::unique_ptr<ConstraintMetric> metric;
+    std::shared_ptr<const ConstraintMetric> metric;
     Random random; // uniforms, latent moves and velocities
     AnnealedWalk walk;
-    Batch batch;
-    std::string fingerprint; // of the flow's parameters when the batch was drawn
+    ProposalQueue proposals; // of independence jumps
 };
 
 } // namespace OpenMMFlow
