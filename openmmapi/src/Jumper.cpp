@@ -126,6 +126,22 @@ FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, Cont
     : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random),
       proposals(random.getSeed()) {
     setFlow(owner.getFlow());
+    if (owner.getProposalPreparation() == ProposalPreparation::AheadWithEnergies &&
+        ProposalEnergies::canServe(context, flow->getAtoms()))
+        energies = std::make_shared<ProposalEnergies>(owner, context, flow->getAtoms());
+    proposals.setEnergies(energies);
+}
+
+void FlowLangevinIntegrator::Jumper::releaseContext() {
+    walk.releaseKernels();
+    proposals.stop();
+    energies.reset();
+}
+
+// A Context says that Forces were changed in it by a change of the energy.
+void FlowLangevinIntegrator::Jumper::noteChange(State::DataType changed) {
+    if (changed == State::Energy && energies != nullptr)
+        energies->invalidate();
 }
 
 void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {
@@ -191,8 +207,10 @@ int FlowLangevinIntegrator::Jumper::decideTrials(std::vector<Vec3>& positions, b
     int numAccepted = 0;
     for (int number = 0; number < owner.getTrialsPerJump(); number++) {
         Trial trial = independent ? ahead[number] : proposeFrom(current);
-        measureEnergy(trial, tried);
-        if (decide(current, trial, number, inTheMiddle)) {
+        const double uniform = random.uniform();
+        if (!rejectAhead(current, trial, uniform))
+            measureEnergy(trial, tried);
+        if (decide(current, trial, number, uniform, inTheMiddle)) {
             current = trial;
             context.getPositions(positions); // virtual sites included
             numAccepted++;
@@ -297,14 +315,29 @@ FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::proposeFro
 // The next proposals, all for the frame of the current state, which a jump does not change.
 std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeProposals(const Trial& current,
                                                                                                  std::int64_t count) {
-    const auto [samples, halfLogDets] = proposals.take(count);
+    const auto [samples, halfLogDets, energy, prepared] = proposals.take(count, owner.getProposalPreparation());
+    statistics.preparedProposals += prepared ? count : 0;
     const Tensor x = flow->place(samples.x, current.x);
     const auto logQ = samples.logQ.accessor<double, 1>(), logDet = samples.logDet.accessor<double, 1>(),
                halfLogDet = halfLogDets.accessor<double, 1>();
     std::vector<Trial> trials;
     for (std::int64_t i = 0; i < count; i++)
         trials.push_back({x.narrow(0, i, 1), samples.z.narrow(0, i, 1), 0, logQ[i], logDet[i], halfLogDet[i]});
+    for (std::int64_t i = 0; energy.defined() && i < count; i++)
+        trials[i].uAhead = energy[i].item<double>() / (gasConstant * owner.getTemperature()) - halfLogDet[i];
     return trials;
+}
+
+// Whether a trial is rejected by an energy that was prepared, which then is its u. One that is not has to be measured:
+// what is accepted is so by the Context's own energy.
+bool FlowLangevinIntegrator::Jumper::rejectAhead(const Trial& current, Trial& trial, double uniform) {
+    if (!std::isfinite(trial.uAhead))
+        return false;
+    trial.u = trial.uAhead;
+    const double logAlpha = makeRecord(current, trial, 0).logAlpha;
+    const bool rejected = std::isfinite(logAlpha) && !accept(owner.getAcceptanceTest(), logAlpha, uniform);
+    statistics.rejectedAhead += rejected;
+    return rejected;
 }
 
 // u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
@@ -343,9 +376,10 @@ JumpRecord FlowLangevinIntegrator::Jumper::makeRecord(const Trial& current, cons
     return record;
 }
 
-bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle) {
+bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number, double uniform,
+                                            bool inTheMiddle) {
     JumpRecord record = makeRecord(current, trial, number);
-    record.uniform = random.uniform();
+    record.uniform = uniform;
     record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
     if (inTheMiddle) {
         record.inTheMiddle = true;
@@ -450,7 +484,8 @@ std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
         {"used", proposals.getPlace().used},
         {"statistics",
          {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed,
-          statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted}}};
+          statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted,
+          statistics.preparedProposals, statistics.rejectedAhead}}};
     FlowFile file;
     file.metadata["jumps"] = saved.dump();
     return file.toBytes();
@@ -467,14 +502,14 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
                                   "parameters are not those that were saved. Set them anew.");
         const auto numbers = saved.at("random").get<std::vector<std::uint64_t>>();
         auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
-        counts.resize(std::max<std::size_t>(counts.size(), 9)); // five, before jumps could be annealed
+        counts.resize(std::max<std::size_t>(counts.size(), 11)); // fewer in earlier versions
         random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
         stepsSinceJump = saved.at("stepsSinceJump").get<int>();
         proposals.restore(random.getSeed(),
                           {saved.at("batch").get<std::uint64_t>(), saved.at("size").get<std::int64_t>(),
                            saved.at("used").get<std::int64_t>()});
-        statistics = {counts[0], counts[1], counts[2], counts[3], counts[4],
-                      counts[5], counts[6], counts[7], counts[8]};
+        statistics = {counts[0], counts[1], counts[2], counts[3], counts[4], counts[5],
+                      counts[6], counts[7], counts[8], counts[9], counts[10]};
     } catch (const std::out_of_range&) {
         throw OpenMMException(std::string(where) + ": the block of the jumps is not complete");
     } catch (const nlohmann::json::exception& error) {

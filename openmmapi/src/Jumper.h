@@ -22,8 +22,10 @@ public:
     void setFlow(const std::shared_ptr<Flow>& flow);
     /** Anneal the jumps, or no longer where it is null. @param late  whether dynamics has begun already */
     void setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late);
-    /** Let go of the platform's kernels, as must be done before the Context goes. */
-    void releaseKernels() { walk.releaseKernels(); }
+    /** Let go of the platform's kernels, as must be done before the Context goes, and of what works beside it. */
+    void releaseContext();
+    /** Something in the Context was changed from outside. */
+    void noteChange(OpenMM::State::DataType changed);
     [[nodiscard]] std::string createCheckpoint() const;
     void loadCheckpoint(const std::string& bytes);
 
@@ -39,7 +41,8 @@ private:
     struct Trial {
         at::Tensor x, z; // [1, size], [1, latent size]; x on the frame of the current state
         double u = 0, logQ = 0, logDet = 0, metric = 0;
-        bool failed = false; // the energy evaluation threw
+        bool failed = false;      // the energy evaluation threw
+        double uAhead = INFINITY; // by an energy that was prepared; +inf where there is none
     };
     class PositionGuard;
 
@@ -51,8 +54,9 @@ private:
     [[nodiscard]] std::vector<Trial> takeProposals(const Trial& current, std::int64_t count);
     [[nodiscard]] Trial proposeFrom(const Trial& current);
     void followTemperature();
+    [[nodiscard]] bool rejectAhead(const Trial& current, Trial& trial, double uniform);
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
-    bool decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle);
+    bool decide(const Trial& current, const Trial& trial, int number, double uniform, bool inTheMiddle);
     [[nodiscard]] JumpRecord makeRecord(const Trial& current, const Trial& trial, int number) const;
     void noteMiddle(const JumpRecord& record);
     void noteLogAlpha(double logAlpha, bool failed);
@@ -68,7 +72,8 @@ private:
     std::shared_ptr<const ConstraintMetric> metric;
     Random random; // uniforms, latent moves and velocities
     AnnealedWalk walk;
-    ProposalQueue proposals; // of independence jumps
+    std::shared_ptr<ProposalEnergies> energies; // null where none are prepared
+    ProposalQueue proposals;                    // of independence jumps
 };
 
 } // namespace OpenMMFlow
