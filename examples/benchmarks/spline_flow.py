@@ -105,7 +105,7 @@ def makeNormflows():
     import normflows
     layers = [normflows.flows.CoupledRationalQuadraticSpline(
         SIZE, 1, HIDDEN[0], num_bins=BINS, tail_bound=BOUND, activation=torch.nn.SiLU,
-        reverse_mask=bool(layer % 2), init_identity=False) for layer in range(LAYERS)]
+        reverse_mask=bool(layer % 2)) for layer in range(LAYERS)]
     flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(SIZE, trainable=False), layers)
     return withAutograd(flow.log_prob, flow.sample, list(flow.parameters()))
 

@@ -32,12 +32,14 @@ std::unique_ptr<System> makeBentTrimer(bool constrained = false) {
 
 /** A trimer's flow with a network in it. */
 std::shared_ptr<Flow> makeNetworkFlow(const System& system, std::uint64_t seed = 1) {
-    const auto chart = InternalCoordinates::fromSystem(system, {0, 1, 2}, makeTrimerPositions(1.9));
+    std::vector<Vec3> positions = makeTrimerPositions(1.9);
+    positions.resize(system.getNumParticles(), Vec3(3, 3, 3));
+    const auto chart = InternalCoordinates::fromSystem(system, {0, 1, 2}, positions);
     const int size = chart->getInputSize();
     std::vector<std::shared_ptr<Transform>> transforms;
     if (size > 1)
-        transforms.push_back(std::make_shared<AffineCoupling>(
-            size, std::vector<int>{size - 1}, Conditioner::Options{{32}, Activation::SiLU, seed, at::kFloat}));
+        transforms.push_back(std::make_shared<AffineCoupling>(size, std::vector<int>{size - 1},
+                                                              Conditioner::Options{{32}, Activation::SiLU, seed}));
     std::vector<double> shift(size, 0.15), scale(size, 0.004);
     shift.back() = 1.7;
     scale.back() = 0.5;
@@ -77,6 +79,11 @@ struct Simulation {
     [[nodiscard]] JumpStatistics statistics() const { return integrator->getJumpStatistics(); }
 };
 
+// Equal, or both NaN (log q outside a chart's domain) or infinite (and no energy there), up to a relative tolerance.
+bool areSame(double a, double b, double tolerance = 0) {
+    return a == b || (std::isnan(a) && std::isnan(b)) || std::abs(a - b) <= tolerance * (1 + std::abs(b));
+}
+
 /** What two runs have decided and where they are is the same; energies of trials to a tolerance. */
 void expectSame(const Simulation& a, const Simulation& b, double tolerance) {
     const int types = State::Positions | State::Velocities | State::Energy;
@@ -89,9 +96,10 @@ void expectSame(const Simulation& a, const Simulation& b, double tolerance) {
     for (std::size_t i = 0; i < first.size(); i++) {
         ASSERT_EQ(first[i].accepted, second[i].accepted) << i;
         ASSERT_EQ(first[i].uniform, second[i].uniform) << i;
-        ASSERT_EQ(first[i].logQNew, second[i].logQNew) << i;
+        ASSERT_TRUE(areSame(first[i].logQNew, second[i].logQNew)) << i;
         ASSERT_EQ(first[i].uOld, second[i].uOld) << i;
-        ASSERT_NEAR(first[i].uNew, second[i].uNew, tolerance * (1 + std::abs(second[i].uNew))) << i;
+        ASSERT_TRUE(areSame(first[i].uNew, second[i].uNew, tolerance))
+            << i << ": " << first[i].uNew << " " << second[i].uNew;
     }
     EXPECT_EQ(a.statistics().accepted, b.statistics().accepted);
     EXPECT_EQ(a.statistics().nonFinite, b.statistics().nonFinite);
@@ -142,7 +150,7 @@ TEST_P(ProposalPreparationOn, ChangesNothingButTime) {
                     run->integrator->setTrialsPerJump(trials);
                     return run;
                 },
-                [&](Simulation& run) { run.integrator->step(trials == 1 ? 1000 : 200); });
+                [&](Simulation& run) { run.integrator->step(trials == 1 ? 500 : 100); });
             const JumpStatistics statistics = latest->statistics();
             EXPECT_LE(statistics.trials - statistics.preparedProposals,
                       std::max(64, trials)); // all but the first batch
@@ -183,14 +191,9 @@ TEST(ProposalPreparation, FollowsChangesOfTheFlow) {
 TEST(ProposalPreparation, FollowsTheTemperatureOfAFlowThatScales) {
     compareSimulations(
         [](ProposalPreparation preparation) {
-            auto system = makeBentTrimer();
-            auto flow =
-                std::make_shared<Flow>(std::make_shared<GaussianPrior>(9),
-                                       std::make_shared<Scaling>(std::vector<double>{1, 2, 3, 1.15, 2, 3, 1, 2.15, 3},
-                                                                 std::vector<double>(9, 0.003)),
-                                       std::vector<int>{0, 1, 2});
+            const auto flow = makeWellFlow();
             flow->setTemperature(300);
-            return std::make_unique<Simulation>(preparation, std::move(system), "Reference", flow);
+            return std::make_unique<Simulation>(preparation, makeDoubleWell(0.3), "Reference", flow);
         },
         [](Simulation& run) {
             for (const double temperature : {300.0, 360.0, 330.0}) {
@@ -248,6 +251,7 @@ TEST(ProposalPreparation, EnergiesServeOnlyWhereTheyAreSure) {
             auto* force = new CustomGBForce();
             for (int i = 0; i < 3; i++)
                 force->addParticle({});
+            force->addComputedValue("sum", "r", CustomGBForce::ParticlePair);
             force->addEnergyTerm(energy, CustomGBForce::SingleParticle);
             system.addForce(force);
         };
@@ -288,9 +292,7 @@ TEST(ProposalPreparation, GoesOnInAForkedProcess) {
         const auto positions = run.context->getState(State::Positions).getPositions();
         const auto size = positions.size() * sizeof(Vec3);
         const bool written = write(ends[1], positions.data(), size) == static_cast<ssize_t>(size);
-        run.context.reset();
-        run.integrator.reset();
-        _exit(written ? 0 : 1);
+        _exit(written ? 0 : 1); // OpenMM can't destroy a Context here
     }
     close(ends[1]);
     run.integrator->step(100);
@@ -327,7 +329,7 @@ TEST(ProposalPreparation, ErrorsAreThoseOfTheJump) {
         run.integrator->step(43);
         const at::Tensor weights = run.flow->getParameters().back().second;
         const at::Tensor saved = weights.detach().clone();
-        weights.set_data(at::zeros({1}));
+        weights.set_data(at::zeros({7}));
         EXPECT_THROW(run.integrator->step(5), OpenMMException);
         weights.set_data(saved);
         run.integrator->step(100); // and goes on
