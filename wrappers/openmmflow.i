@@ -119,6 +119,7 @@ using namespace OpenMM;
 %rename("$ignore", %$isenumitem) "";
 %int_enum(JumpKind, Independence PriorPreserving RandomWalk)
 %int_enum(AcceptanceTest, Metropolis Barker)
+%int_enum(ProposalPreparation, WhenNeeded Ahead AheadWithEnergies)
 %int_enum(StageDynamics, Langevin LangevinShadowWork Metropolised)
 %int_enum(MiddleJump, Decided Always)
 %int_enum(Gradient, Omit Compute)

@@ -6,8 +6,10 @@
 #include <OpenMM.h>
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -27,28 +29,34 @@ inline Molecule readMolecule(const std::string& folder, const std::string& name)
     return molecule;
 }
 
-/** Seconds that each action takes: the median of some rounds in which each has its turn. */
+/** Seconds that each action takes, in each of the rounds in which they have their turns: as many as there is time for,
+ * at least 5 (or 1, if there is none). */
 template <class... Actions>
-std::vector<double> timeInTurns(int rounds, const Actions&... actions) {
+std::vector<std::vector<double>> timeInTurns(double seconds, const Actions&... actions) {
+    using Clock = std::chrono::steady_clock;
     std::vector<std::vector<double>> times(sizeof...(actions));
-    for (int round = -1; round < rounds; round++) { // the first is not counted
+    (actions(), ...);
+    const auto begin = Clock::now();
+    do {
         std::size_t which = 0;
         const auto measure = [&](const auto& action) {
-            const auto start = std::chrono::steady_clock::now();
+            const auto start = Clock::now();
             action();
-            const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-            if (round >= 0)
-                times[which].push_back(taken.count());
-            which++;
+            times[which++].push_back(std::chrono::duration<double>(Clock::now() - start).count());
         };
         (measure(actions), ...);
-    }
-    std::vector<double> medians;
-    for (auto& list : times) {
-        std::nth_element(list.begin(), list.begin() + list.size() / 2, list.end());
-        medians.push_back(list[list.size() / 2]);
-    }
-    return medians;
+    } while (Clock::now() - begin < std::chrono::duration<double>(seconds) || (seconds > 0 && times[0].size() < 5));
+    return times;
+}
+
+/** A line of JSON: what was timed, the items in one call, and the times by name. */
+inline void printTimes(const std::string& what, double count, const std::vector<std::string>& names,
+                       const std::vector<std::vector<double>>& times) {
+    nlohmann::json line = {{"what", what}, {"count", count}};
+    for (std::size_t i = 0; i < names.size(); i++)
+        line["times"][names[i]] = times[i];
+    std::printf("%s\n", line.dump().c_str());
+    std::fflush(stdout);
 }
 
 #endif /*OPENMMFLOW_BENCHMARKS_TIMING_H_*/

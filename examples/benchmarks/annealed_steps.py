@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: MIT
 """What a step at a stage of an annealed jump costs, over a plain Langevin step of the same simulation, in turns.
 
-    python annealed_steps.py [--rounds 5] [--threads 1]
+    python annealed_steps.py [--threads 1]
 
 Alanine dipeptide in vacuum, whose stages go from its energy to the flow's, and in 600 particles of water, whose stages decouple
 it; a normal density of its coordinates stands for the flow. The jump itself, switching and redrawing are part of the price.
 """
 
-import argparse
-import statistics
-import time
-
 import numpy as np
 import openmm as mm
 import openmmflow as of
+import timing
 from openmm import app, unit
 
 SOLUTE, STAGES, STEPS = list(range(22)), 10, 10
@@ -46,47 +43,38 @@ def makeFlow(system, positions):
     return of.Flow(of.GaussianPrior(len(z)), of.Sequence([scaling, chart]), SOLUTE)
 
 
-def timeInTurns(rounds, actions):
-    times = {name: [] for name in actions}
-    for turn in range(rounds + 1):  # the first is not counted
-        for name, action in actions.items():
-            start = time.perf_counter()
-            action()
-            times[name] += [time.perf_counter() - start] if turn else []
-    return {name: statistics.median(values) for name, values in times.items()}
+def makeSimulation(system, positions, flow, protocol, threads):
+    """The integrator, jumps off, with its Context."""
+    integrator = of.FlowLangevinIntegrator(300, 1, 0.002, flow)
+    integrator.setJumpInterval(0)
+    integrator.setAnnealedProtocol(protocol)
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("CPU"), {"Threads": threads})
+    context.setPositions(positions)
+    mm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
+    context.setVelocitiesToTemperature(300, 1)
+    return integrator, context
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+def addOptions(parser):
     parser.add_argument("--threads", default="1")
-    options = parser.parse_args()
-    print(f"{'system':8} {'dynamics':20} {'plain step, ms':>15} {'alchemical/plain':>17} {'stage step/plain':>17}")
+
+
+def measure(options):
+    steps = 2 * STAGES * STEPS
     for name, plain, system, positions, protocol in molecules():
         protocol.setMiddleJump(of.MiddleJump.Always)
         flow = makeFlow(plain, positions)
         for dynamics in of.StageDynamics:
             protocol.setStageDynamics(dynamics)
-            integrators = []
-            for each in (plain, system):
-                integrator = of.FlowLangevinIntegrator(300, 1, 0.002, flow)
-                integrator.setJumpInterval(0)
-                if each is system:
-                    integrator.setAnnealedProtocol(protocol)
-                context = mm.Context(each, integrator, mm.Platform.getPlatformByName("CPU"), {"Threads": options.threads})
-                context.setPositions(positions)
-                mm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
-                context.setVelocitiesToTemperature(300, 1)
-                integrators.append((integrator, context))
-            numSteps = 2 * STAGES * STEPS
-            times = timeInTurns(options.rounds, {"plain": lambda: integrators[0][0].step(numSteps),
-                                                 "alchemical": lambda: integrators[1][0].step(numSteps),
-                                                 "annealed": lambda: integrators[1][0].jump()})
-            done = integrators[1][0].getJumpStatistics().stageSteps / (options.rounds + 1)
-            print(f"{name:8} {dynamics.name:20} {1e3 * times['plain'] / numSteps:15.4f} "
-                  f"{times['alchemical'] / times['plain']:17.2f} {times['annealed'] / done * numSteps / times['plain']:17.2f}",
-                  flush=True)
+            simple, _keep = makeSimulation(plain, positions, flow, None, options.threads)
+            annealed, _alive = makeSimulation(system, positions, flow, protocol, options.threads)
+            times = timing.timeInTurns({"plain": lambda: simple.step(steps), "alchemical": lambda: annealed.step(steps),
+                                        dynamics.name: annealed.jump}, options.seconds)
+            jumps = len(times["plain"]) + 1
+            counts = {"plain": steps, "alchemical": steps, dynamics.name: annealed.getJumpStatistics().stageSteps / jumps}
+            yield timing.makeRow(f"step at a stage, {name}", times, (dynamics.name, "plain"), counts=counts)
+        yield timing.makeRow(f"step of the System with stages, {name}", times, ("alchemical", "plain"), counts=counts)
 
 
 if __name__ == "__main__":
-    main()
+    timing.run("annealed_steps", __doc__, measure, addOptions)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Batched energies of ContextPotential against a bare loop over as many Contexts, in as many threads.
+// Batched energies of ContextPotential on one and two Contexts, and of a bare loop over as many, in as many threads.
+// Run by energies.py, which reads its lines: see printTimes().
 //
-//     python molecules.py FOLDER; benchmark_energies FOLDER [number of Contexts]
+//     python molecules.py FOLDER; benchmark_energies FOLDER SECONDS
 
 #include "Timing.h"
 #include "openmmflow/energies/ContextPotential.h"
@@ -49,56 +50,67 @@ private:
     std::vector<std::unique_ptr<Context>> contexts;
 };
 
-void compare(const Molecule& molecule, const std::string& name, const std::string& platform, int numContexts,
-             std::int64_t batch) {
-    ContextPotential::Options options;
-    options.platform = platform;
-    options.numContexts = numContexts;
-    ContextPotential potential(*molecule.system, 300, options);
-    BareLoop bare(*molecule.system, platform, numContexts);
+/** Configurations near the molecule's, as each side wants them. */
+struct Samples {
+    std::vector<std::vector<Vec3>> lists;
+    at::Tensor rows;
+};
+
+Samples makeSamples(const Molecule& molecule, std::int64_t batch) {
     Random random(1);
-    const std::int64_t particles = static_cast<std::int64_t>(molecule.positions.size());
-    const at::Tensor noise = 0.002 * random.normal(batch, 3 * particles);
-    std::vector<std::vector<Vec3>> samples(batch, molecule.positions);
-    at::Tensor x = at::empty({batch, 3 * particles}, at::kDouble);
-    for (std::int64_t i = 0; i < batch; i++)
-        for (std::int64_t k = 0; k < 3 * particles; k++) {
-            samples[i][k / 3][k % 3] += noise[i][k].item<double>();
-            x[i][k] = samples[i][k / 3][k % 3];
-        }
+    Samples samples{std::vector<std::vector<Vec3>>(batch, molecule.positions),
+                    at::empty({batch, 3 * static_cast<std::int64_t>(molecule.positions.size())}, at::kDouble)};
+    double* to = samples.rows.mutable_data_ptr<double>();
+    for (auto& positions : samples.lists)
+        for (Vec3& position : positions)
+            for (int k = 0; k < 3; k++) {
+                position[k] += 0.002 * random.normal();
+                *to++ = position[k];
+            }
+    return samples;
+}
+
+void compare(const Molecule& molecule, const std::string& name, const std::string& platform, std::int64_t batch,
+             double seconds) {
+    const Samples samples = makeSamples(molecule, batch);
+    std::vector<std::unique_ptr<ContextPotential>> potentials;
+    std::vector<std::unique_ptr<BareLoop>> loops;
+    for (const int numContexts : {1, 2}) {
+        ContextPotential::Options options;
+        options.platform = platform;
+        options.numContexts = numContexts;
+        potentials.push_back(std::make_unique<ContextPotential>(*molecule.system, 300, options));
+        loops.push_back(std::make_unique<BareLoop>(*molecule.system, platform, numContexts));
+    }
     std::vector<double> energies(batch);
-    const auto repeat = [](int repeats, const auto& action) {
-        for (int i = 0; i < repeats; i++)
-            action();
-    };
-    const auto ours = [&] { (void)potential.evaluate(x); };
-    const auto theirs = [&] { bare.evaluate(samples, energies); };
+    const auto ours = [&](int which) { (void)potentials[which]->evaluate(samples.rows); };
+    const auto theirs = [&](int which) { loops[which]->evaluate(samples.lists, energies); };
     // A turn takes about 20 ms.
-    const int repeats = std::clamp(static_cast<int>(0.02 / timeInTurns(5, theirs)[0]), 1, 2000);
-    const auto medians = timeInTurns(
-        25, [&] { repeat(repeats, ours); }, [&] { repeat(repeats, theirs); });
-    const double count = static_cast<double>(repeats * batch);
-    std::printf("%-9s %-10s %6lld %14.0f %14.0f %8.3f\n", name.c_str(), platform.c_str(), static_cast<long long>(batch),
-                count / medians[0], count / medians[1], medians[1] / medians[0]);
-    std::fflush(stdout);
+    const int repeats = std::clamp(static_cast<int>(0.02 / timeInTurns(0, [&] { theirs(1); })[0].back()), 1, 2000);
+    const auto repeat = [repeats](const auto& action, int which) {
+        for (int i = 0; i < repeats; i++)
+            action(which);
+    };
+    const auto times = timeInTurns(
+        seconds, [&] { repeat(ours, 0); }, [&] { repeat(ours, 1); }, [&] { repeat(theirs, 0); },
+        [&] { repeat(theirs, 1); });
+    printTimes(name + ", " + platform + ", batch " + std::to_string(batch), static_cast<double>(repeats * batch),
+               {"one Context", "two Contexts", "bare loop, one", "bare loop, two"}, times);
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 2) {
-        std::fprintf(stderr, "usage: benchmark_energies FOLDER [number of Contexts]\n");
+    if (argc < 3) {
+        std::fprintf(stderr, "usage: benchmark_energies FOLDER SECONDS\n");
         return 2;
     }
     Platform::loadPluginsFromDirectory(Platform::getDefaultPluginsDirectory());
-    const int cores = argc > 2 ? std::stoi(argv[2]) : static_cast<int>(std::thread::hardware_concurrency());
-    std::printf("%d Contexts; configurations per second\n", cores);
-    std::printf("%-9s %-10s %6s %14s %14s %8s\n", "", "platform", "batch", "OpenMM-Flow", "bare loop", "ratio");
     for (const char* name : {"vacuum", "implicit"}) {
         const Molecule molecule = readMolecule(argv[1], name);
         for (const char* platform : {"Reference", "CPU"})
             for (const std::int64_t batch : {1, 1024})
-                compare(molecule, name, platform, cores, batch);
+                compare(molecule, name, platform, batch, std::stod(argv[2]));
     }
     return 0;
 }

@@ -2,18 +2,18 @@
 """What a bias by the density of a flow costs in dynamics: FlowForce against OpenMM's PythonForce with the same flow of zuko.
 
 60 degrees of freedom (20 particles), 8 spline couplings of 8 bins, networks of two hidden layers of 128, LangevinMiddleIntegrator,
-one thread. The zuko flow computes log q(x) and its gradient by autograd in float32. Milliseconds per step, each having its turn.
+one thread. The zuko flow computes log q(x) and its gradient by autograd in float32. Times are those of a step less those of one
+without a flow.
 
-    OMP_NUM_THREADS=1 python force.py [--platform CPU] [--seconds 30]
+    OMP_NUM_THREADS=1 python force.py [--platform CPU]
 """
-import argparse
-
 import numpy as np
 import openmm as mm
 import openmmflow as of
+import timing
 import torch
 from openmm import unit
-from spline_flow import SIZE, makeOurFlow, makeZuko, timeInTurns
+from spline_flow import SIZE, makeOurFlow, makeZuko
 
 TEMPERATURE, STEPS = 300.0, 10
 
@@ -45,27 +45,24 @@ def makeZukoForce():
     return mm.PythonForce(compute)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def addOptions(parser):
     parser.add_argument("--platform", default="CPU")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+
+
+def measure(options):
+    if not hasattr(mm, "PythonForce"):
+        raise SystemExit("This OpenMM has no PythonForce: there is nothing to compare with.")
     flow = makeOurFlow(range(SIZE // 3))
     contexts = {"no flow": makeContext(None, options.platform),
-                "FlowForce": makeContext(of.FlowForce(flow, TEMPERATURE * unit.kelvin), options.platform)}
-    if hasattr(mm, "PythonForce"):
-        contexts["PythonForce with zuko"] = makeContext(makeZukoForce(), options.platform)
-    else:
-        print("This OpenMM has no PythonForce (it came with 8.4): FlowForce alone.")
-    actions = [lambda c=context: c.getIntegrator().step(STEPS) for context in contexts.values()]
-    times = dict(zip(contexts, (1e3 * t / STEPS for t in timeInTurns(actions, options.seconds))))
-    for name, milliseconds in times.items():
-        print(f"{name:24} {milliseconds:9.3f} ms per step, {milliseconds - times['no flow']:9.3f} of them the flow's")
-    if len(times) == 3:
-        theirs, own = (times[name] - times["no flow"] for name in ("PythonForce with zuko", "FlowForce"))
-        print(f"PythonForce with zuko / FlowForce: {theirs / own:.1f}")
+                "FlowForce": makeContext(of.FlowForce(flow, TEMPERATURE * unit.kelvin), options.platform),
+                "PythonForce, zuko": makeContext(makeZukoForce(), options.platform)}
+    times = timing.timeInTurns({name: lambda c=context: c.getIntegrator().step(STEPS) for name, context in contexts.items()},
+                               options.seconds)
+    plain = np.median(times["no flow"])
+    added = {name: np.array(times[name]) - plain for name in times}
+    yield timing.makeRow("a flow's density as a force, in a step", added, ("PythonForce, zuko", "FlowForce"),
+                         counts={name: STEPS for name in added}, required=">= 17")
 
 
 if __name__ == "__main__":
-    main()
+    timing.run("force", __doc__, measure, addOptions)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""A spline coupling flow of OpenMM-Flow against the same flow of zuko and of nflows, in one run and one thread.
+"""A spline coupling flow of OpenMM-Flow against the same flow of zuko, nflows and normflows, in one run and one thread.
 
 60 variables, 8 couplings that change one half each, rational-quadratic splines of 8 bins, networks of two hidden layers of 128.
-Milliseconds: log q of given x, its gradient by x (the force of a density), sampling with log q, and a training step (loss,
-gradients, Adam) by maximum likelihood.
+log q of given x, its gradient by x (the force of a density), sampling with log q, and a training step (loss, gradients, Adam) by
+maximum likelihood. Peers that are not installed are left out. They compute in float32, OpenMM-Flow with networks in float32 and
+splines and log-dets in float64.
 
     OMP_NUM_THREADS=1 python spline_flow.py [--batches 1 16 256 1024]
 """
-import argparse
-import time
+import importlib.util
 
-import numpy as np
 import openmmflow as of
+import timing
 import torch
 
 SIZE, LAYERS, BINS, HIDDEN, BOUND = 60, 8, 8, [128, 128], 5.0
@@ -101,44 +101,49 @@ class MLPWithContext(torch.nn.Module):
         return self.network(x)
 
 
-def timeInTurns(actions, seconds):
-    """Median seconds of each action, each having its turn until the time is used up."""
-    times = [[] for _ in actions]
-    for action in actions:
-        action()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 5:
-        for record, action in zip(times, actions):
-            start = time.perf_counter()
-            action()
-            record.append(time.perf_counter() - start)
-    return [float(np.median(record)) for record in times]
+def makeNormflows():
+    import normflows
+    layers = [normflows.flows.CoupledRationalQuadraticSpline(
+        SIZE, 1, HIDDEN[0], num_bins=BINS, tail_bound=BOUND, activation=torch.nn.SiLU,
+        reverse_mask=bool(layer % 2)) for layer in range(LAYERS)]
+    flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(SIZE, trainable=False), layers)
+    return withAutograd(flow.log_prob, flow.sample, list(flow.parameters()))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PEERS = {"zuko": makeZuko, "nflows": makeNflows, "normflows": makeNormflows}
+REQUIRED = {("log q", 1): ">= 12", ("log q", 1024): ">= 3", ("gradient of log q", 1): ">= 20", ("training step", 256): ">= 3",
+            ("training step", 1024): ">= 3"}  # of zuko's time over ours
+
+
+def addOptions(parser):
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 256, 1024])
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each line")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    libraries = {"OpenMM-Flow": makeOurs(), "zuko": makeZuko(), "nflows": makeNflows()}
-    print("parameters: " + ", ".join(f"{name} {sum(p.numel() for p in parameters)}"
-                                     for name, (*_, parameters) in libraries.items()))
-    print(f"{'':18} {'batch':>6}" + "".join(f"{name:>13}" for name in libraries) + f"{'zuko/ours':>11}{'nflows/ours':>13}")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+
+
+def measure(options):
+    names = [name for name in options.peers if importlib.util.find_spec(name) is not None]
+    libraries = {"OpenMM-Flow": makeOurs()} | {name: PEERS[name]() for name in names}
+    for name, (*_, parameters) in libraries.items():
+        print(f"{name}: {sum(p.numel() for p in parameters)} parameters")
     for batch in options.batches:
-        x64 = torch.randn(batch, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-        data = {name: x64 if name == "OpenMM-Flow" else x64.float() for name in libraries}
-        work = {"log q": [], "gradient of log q": [], "sample": [], "training step": []}
-        for name, (logQ, gradient, sample, makeStep, _) in libraries.items():
-            x = data[name]
-            work["log q"].append(lambda logQ=logQ, x=x: inference(logQ, x))
-            work["gradient of log q"].append(lambda gradient=gradient, x=x.clone(): gradient(x))
-            work["sample"].append(lambda sample=sample: inference(sample, batch))
-            work["training step"].append(makeStep(x))
-        for label, actions in work.items():
-            ours, zuko, nflows = timeInTurns(actions, options.seconds)
-            print(f"{label:18} {batch:6d}" + "".join(f"{1e3 * t:13.2f}" for t in (ours, zuko, nflows))
-                  + f"{zuko / ours:11.2f}{nflows / ours:13.2f}", flush=True)
+        for label, actions in makeWork(libraries, batch).items():
+            times = timing.timeInTurns(actions, options.seconds, rounds=3 if options.short else 5)
+            for peer in names:
+                yield timing.makeRow(f"{label}, batch {batch}", times, (peer, "OpenMM-Flow"),
+                                     required=REQUIRED.get((label, batch)) if peer == "zuko" else None)
+
+
+def makeWork(libraries, batch):
+    """{what: {library: action}}"""
+    x64 = torch.randn(batch, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    work = {"log q": {}, "gradient of log q": {}, "sample": {}, "training step": {}}
+    for name, (logQ, gradient, sample, makeStep, _) in libraries.items():
+        x = x64 if name == "OpenMM-Flow" else x64.float()
+        work["log q"][name] = lambda logQ=logQ, x=x: inference(logQ, x)
+        work["gradient of log q"][name] = lambda gradient=gradient, x=x.clone(): gradient(x)
+        work["sample"][name] = lambda sample=sample: inference(sample, batch)
+        work["training step"][name] = makeStep(x)
+    return work
 
 
 @torch.no_grad()
@@ -147,4 +152,4 @@ def inference(function, argument):
 
 
 if __name__ == "__main__":
-    main()
+    timing.run("spline_flow", __doc__, measure, addOptions)

@@ -74,6 +74,10 @@ void FlowLangevinIntegrator::setAcceptanceTest(AcceptanceTest test) {
     acceptanceTest = test;
 }
 
+void FlowLangevinIntegrator::setProposalPreparation(ProposalPreparation preparation) {
+    proposalPreparation = preparation;
+}
+
 void FlowLangevinIntegrator::setJumpRandomNumberSeed(std::uint64_t seed) {
     jumpSeed = seed;
 }
@@ -115,8 +119,14 @@ void FlowLangevinIntegrator::initialize(ContextImpl& contextImpl) {
 void FlowLangevinIntegrator::cleanup() {
     inContext = false;
     if (jumper != nullptr)
-        jumper->releaseKernels();
+        jumper->releaseContext();
     LangevinMiddleIntegrator::cleanup();
+}
+
+void FlowLangevinIntegrator::stateChanged(State::DataType changed) {
+    LangevinMiddleIntegrator::stateChanged(changed);
+    if (inContext)
+        jumper->noteChange(changed);
 }
 
 void FlowLangevinIntegrator::step(int steps) {

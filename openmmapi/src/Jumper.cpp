@@ -19,7 +19,6 @@ using at::Tensor;
 namespace {
 
 const char* const who = "FlowLangevinIntegrator";
-constexpr std::int64_t smallestBatch = 64;
 constexpr std::size_t numLogAlphas = 10000;
 
 using Bond = std::pair<int, int>;
@@ -94,14 +93,6 @@ void checkConstraints(const Flow& flow, const System& system) {
                 "not constrained in the System", "constrained: make the chart from the same System");
 }
 
-std::string fingerprintParameters(const Flow& flow) {
-    std::string text;
-    for (const auto& [name, tensor] : flow.getParameters())
-        text += std::to_string(reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr())) + ":" +
-                std::to_string(tensor._version()) + ";";
-    return text;
-}
-
 // FNV-1a, to tell whether two states are the same.
 void addToHash(std::uint64_t& hash, const void* data, std::size_t size) {
     for (const auto* byte = static_cast<const unsigned char*>(data); size > 0; size--, byte++)
@@ -132,19 +123,37 @@ private:
 };
 
 FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, ContextImpl& context)
-    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random) {
+    : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random),
+      proposals(random.getSeed()) {
     setFlow(owner.getFlow());
+    if (owner.getProposalPreparation() == ProposalPreparation::AheadWithEnergies &&
+        ProposalEnergies::canServe(context, flow->getAtoms()))
+        energies = std::make_shared<ProposalEnergies>(owner, context, flow->getAtoms());
+    proposals.setEnergies(energies);
+}
+
+void FlowLangevinIntegrator::Jumper::releaseContext() {
+    walk.releaseKernels();
+    proposals.stop();
+    energies.reset();
+}
+
+// A Context says that Forces were changed in it by a change of the energy.
+void FlowLangevinIntegrator::Jumper::noteChange(State::DataType changed) {
+    if (changed == State::Energy && energies != nullptr)
+        energies->invalidate();
 }
 
 void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {
     const System& system = context.getSystem();
     checkParticles(who, newFlow->getAtoms(), system);
-    auto newMetric = std::make_unique<ConstraintMetric>(system, newFlow->getAtoms());
+    auto newMetric = std::make_shared<const ConstraintMetric>(system, newFlow->getAtoms());
     checkConstraints(*newFlow, system);
     trainedFlow = newFlow;
     flow = newFlow;
     metric = std::move(newMetric);
-    batch.used = batch.size; // what was drawn from the other flow is not used
+    proposals.setFlow(flow, metric);
+    proposals.discard();
 }
 
 // A flow that can follow the temperature of the integrator does (F9); others stay as they are.
@@ -152,9 +161,8 @@ void FlowLangevinIntegrator::Jumper::followTemperature() {
     const double temperature = owner.getTemperature();
     if (flow->getTemperature() == temperature || !trainedFlow->canScaleTemperature())
         return;
-    if (batch.samples.x.defined())
-        batch.used = batch.size; // drawn at the other temperature; a batch restored from a checkpoint is not drawn yet
     flow = trainedFlow->atTemperature(temperature);
+    proposals.setFlow(flow, metric);
 }
 
 void FlowLangevinIntegrator::Jumper::setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late) {
@@ -166,7 +174,7 @@ int FlowLangevinIntegrator::Jumper::jump() {
         const at::NoGradGuard noGrad;
         const ThreadGuard oneThread(1);
         followTemperature();
-        discardIfFlowChanged();
+        proposals.discardIfFlowChanged();
         const bool annealed = walk.getProtocol() != nullptr;
         if (annealed)
             walk.checkStart();
@@ -195,12 +203,14 @@ int FlowLangevinIntegrator::Jumper::decideTrials(std::vector<Vec3>& positions, b
     Trial current = measureCurrent(positions);
     const bool independent = owner.getJumpKind() == JumpKind::Independence;
     const std::vector<Trial> ahead =
-        independent ? takeFromBatch(current, owner.getTrialsPerJump()) : std::vector<Trial>();
+        independent ? takeProposals(current, owner.getTrialsPerJump()) : std::vector<Trial>();
     int numAccepted = 0;
     for (int number = 0; number < owner.getTrialsPerJump(); number++) {
         Trial trial = independent ? ahead[number] : proposeFrom(current);
-        measureEnergy(trial, tried);
-        if (decide(current, trial, number, inTheMiddle)) {
+        const double uniform = random.uniform();
+        if (!rejectAhead(current, trial, uniform))
+            measureEnergy(trial, tried);
+        if (decide(current, trial, number, uniform, inTheMiddle)) {
             current = trial;
             context.getPositions(positions); // virtual sites included
             numAccepted++;
@@ -258,7 +268,7 @@ std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
     } else {
         const Trial current = measureCurrent(positions);
         Trial trial =
-            owner.getJumpKind() == JumpKind::Independence ? takeFromBatch(current, 1)[0] : proposeFrom(current);
+            owner.getJumpKind() == JumpKind::Independence ? takeProposals(current, 1)[0] : proposeFrom(current);
         measureEnergy(trial, positions);
         JumpRecord record = makeRecord(current, trial, 0);
         record.inTheMiddle = true;
@@ -281,16 +291,11 @@ double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
            (gasConstant * owner.getTemperature());
 }
 
-// (1/2) log det Z, [rows]. It does not change with rigid motions.
-Tensor FlowLangevinIntegrator::Jumper::computeMetric(const Tensor& x) const {
-    return metric->getNumConstraints() > 0 ? metric->halfLogDet(x) : at::zeros({x.size(0)}, at::kDouble);
-}
-
 FlowLangevinIntegrator::Jumper::Trial
 FlowLangevinIntegrator::Jumper::measureCurrent(const std::vector<Vec3>& positions) {
     const Tensor x = gather(positions, flow->getAtoms());
     const FlowSample latent = flow->toLatent(x);
-    const double metricNow = computeMetric(x).item<double>();
+    const double metricNow = metric->halfLogDet(x).item<double>();
     return {x,
             latent.z,
             computeReducedEnergy() - metricNow,
@@ -303,39 +308,36 @@ FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::proposeFro
     const Tensor z =
         proposeLatent(*flow->getPrior(), owner.getJumpKind(), owner.getLatentStepSize(), current.z, random);
     const FlowSample sample = flow->fromLatent(z);
-    return {flow->place(sample.x, current.x),      z, 0, sample.logQ.item<double>(), sample.logDet.item<double>(),
-            computeMetric(sample.x).item<double>()};
+    return {flow->place(sample.x, current.x),           z, 0, sample.logQ.item<double>(), sample.logDet.item<double>(),
+            metric->halfLogDet(sample.x).item<double>()};
 }
 
 // The next proposals, all for the frame of the current state, which a jump does not change.
-std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeFromBatch(const Trial& current,
+std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumper::takeProposals(const Trial& current,
                                                                                                  std::int64_t count) {
-    if (batch.used + count > batch.size)
-        batch = {batch.index + 1, count * std::max<std::int64_t>(1, smallestBatch / count), 0, {}, {}};
-    if (!batch.samples.x.defined())
-        fillBatch();
-    const Tensor x = flow->place(batch.samples.x.narrow(0, batch.used, count), current.x);
-    const auto logQ = batch.samples.logQ.accessor<double, 1>(), logDet = batch.samples.logDet.accessor<double, 1>(),
-               halfLogDet = batch.metric.accessor<double, 1>();
+    const auto [samples, halfLogDets, energy, prepared] = proposals.take(count, owner.getProposalPreparation());
+    statistics.preparedProposals += prepared ? count : 0;
+    const Tensor x = flow->place(samples.x, current.x);
+    const auto logQ = samples.logQ.accessor<double, 1>(), logDet = samples.logDet.accessor<double, 1>(),
+               halfLogDet = halfLogDets.accessor<double, 1>();
     std::vector<Trial> trials;
-    for (std::int64_t i = 0; i < count; i++, batch.used++)
-        trials.push_back({x.narrow(0, i, 1), batch.samples.z.narrow(0, batch.used, 1), 0, logQ[batch.used],
-                          logDet[batch.used], halfLogDet[batch.used]});
+    for (std::int64_t i = 0; i < count; i++)
+        trials.push_back({x.narrow(0, i, 1), samples.z.narrow(0, i, 1), 0, logQ[i], logDet[i], halfLogDet[i]});
+    for (std::int64_t i = 0; energy.defined() && i < count; i++)
+        trials[i].uAhead = energy[i].item<double>() / (gasConstant * owner.getTemperature()) - halfLogDet[i];
     return trials;
 }
 
-// Stream 0 is that of `random`; batch i has stream i.
-void FlowLangevinIntegrator::Jumper::fillBatch() {
-    Random ahead(random.getSeed(), batch.index);
-    batch.samples = flow->sample(batch.size, ahead);
-    batch.metric = computeMetric(batch.samples.x);
-    fingerprint = fingerprintParameters(*flow);
-}
-
-// A flow that was trained further since the batch was drawn gives other densities: its proposals must not be used.
-void FlowLangevinIntegrator::Jumper::discardIfFlowChanged() {
-    if (batch.samples.x.defined() && fingerprintParameters(*flow) != fingerprint)
-        batch.used = batch.size; // the next one starts a new batch
+// Whether a trial is rejected by an energy that was prepared, which then is its u. One that is not has to be measured:
+// what is accepted is so by the Context's own energy.
+bool FlowLangevinIntegrator::Jumper::rejectAhead(const Trial& current, Trial& trial, double uniform) {
+    if (!std::isfinite(trial.uAhead))
+        return false;
+    trial.u = trial.uAhead;
+    const double logAlpha = makeRecord(current, trial, 0).logAlpha;
+    const bool rejected = std::isfinite(logAlpha) && !accept(owner.getAcceptanceTest(), logAlpha, uniform);
+    statistics.rejectedAhead += rejected;
+    return rejected;
 }
 
 // u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
@@ -374,9 +376,10 @@ JumpRecord FlowLangevinIntegrator::Jumper::makeRecord(const Trial& current, cons
     return record;
 }
 
-bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle) {
+bool FlowLangevinIntegrator::Jumper::decide(const Trial& current, const Trial& trial, int number, double uniform,
+                                            bool inTheMiddle) {
     JumpRecord record = makeRecord(current, trial, number);
-    record.uniform = random.uniform();
+    record.uniform = uniform;
     record.accepted = accept(owner.getAcceptanceTest(), record.logAlpha, record.uniform);
     if (inTheMiddle) {
         record.inTheMiddle = true;
@@ -476,12 +479,13 @@ std::string FlowLangevinIntegrator::Jumper::createCheckpoint() const {
         {"parameters", parameters},
         {"stepsSinceJump", stepsSinceJump},
         {"random", {state.seed, state.stream, state.position}},
-        {"batch", batch.index},
-        {"size", batch.size},
-        {"used", batch.used},
+        {"batch", proposals.getPlace().index},
+        {"size", proposals.getPlace().size},
+        {"used", proposals.getPlace().used},
         {"statistics",
          {statistics.jumps, statistics.trials, statistics.accepted, statistics.nonFinite, statistics.failed,
-          statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted}}};
+          statistics.middleTrials, statistics.middleAccepted, statistics.stageSteps, statistics.stageAccepted,
+          statistics.preparedProposals, statistics.rejectedAhead}}};
     FlowFile file;
     file.metadata["jumps"] = saved.dump();
     return file.toBytes();
@@ -498,16 +502,14 @@ void FlowLangevinIntegrator::Jumper::loadCheckpoint(const std::string& bytes) {
                                   "parameters are not those that were saved. Set them anew.");
         const auto numbers = saved.at("random").get<std::vector<std::uint64_t>>();
         auto counts = saved.at("statistics").get<std::vector<std::int64_t>>();
-        counts.resize(std::max<std::size_t>(counts.size(), 9)); // five, before jumps could be annealed
+        counts.resize(std::max<std::size_t>(counts.size(), 11)); // fewer in earlier versions
         random.setState({numbers.at(0), numbers.at(1), numbers.at(2)});
         stepsSinceJump = saved.at("stepsSinceJump").get<int>();
-        batch = {saved.at("batch").get<std::uint64_t>(),
-                 saved.at("size").get<std::int64_t>(),
-                 saved.at("used").get<std::int64_t>(),
-                 {},
-                 {}};
-        statistics = {counts[0], counts[1], counts[2], counts[3], counts[4],
-                      counts[5], counts[6], counts[7], counts[8]};
+        proposals.restore(random.getSeed(),
+                          {saved.at("batch").get<std::uint64_t>(), saved.at("size").get<std::int64_t>(),
+                           saved.at("used").get<std::int64_t>()});
+        statistics = {counts[0], counts[1], counts[2], counts[3], counts[4], counts[5],
+                      counts[6], counts[7], counts[8], counts[9], counts[10]};
     } catch (const std::out_of_range&) {
         throw OpenMMException(std::string(where) + ": the block of the jumps is not complete");
     } catch (const nlohmann::json::exception& error) {

@@ -4,9 +4,8 @@
 
 #include "AnnealedWalk.h"
 #include "MovedAtoms.h"
+#include "ProposalQueue.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
-#include "openmmflow/energies/ConstraintMetric.h"
-#include "openmmflow/flows/Flow.h"
 #include "openmmflow/latent/Random.h"
 #include <openmm/internal/ContextImpl.h>
 
@@ -23,8 +22,10 @@ public:
     void setFlow(const std::shared_ptr<Flow>& flow);
     /** Anneal the jumps, or no longer where it is null. @param late  whether dynamics has begun already */
     void setProtocol(std::shared_ptr<const AnnealedProtocol> protocol, bool late);
-    /** Let go of the platform's kernels, as must be done before the Context goes. */
-    void releaseKernels() { walk.releaseKernels(); }
+    /** Let go of the platform's kernels, as must be done before the Context goes, and of what works beside it. */
+    void releaseContext();
+    /** Something in the Context was changed from outside. */
+    void noteChange(OpenMM::State::DataType changed);
     [[nodiscard]] std::string createCheckpoint() const;
     void loadCheckpoint(const std::string& bytes);
 
@@ -40,15 +41,8 @@ private:
     struct Trial {
         at::Tensor x, z; // [1, size], [1, latent size]; x on the frame of the current state
         double u = 0, logQ = 0, logDet = 0, metric = 0;
-        bool failed = false; // the energy evaluation threw
-    };
-    /** Proposals drawn ahead: they do not depend on the state. A pure function of the seed, the index, the size and the
-     * flow. */
-    struct Batch {
-        std::uint64_t index = 0;
-        std::int64_t size = 0, used = 0;
-        FlowSample samples;
-        at::Tensor metric; // float64 [size]
+        bool failed = false;      // the energy evaluation threw
+        double uAhead = INFINITY; // by an energy that was prepared; +inf where there is none
     };
     class PositionGuard;
 
@@ -57,14 +51,12 @@ private:
     int jumpAnnealed();
     [[nodiscard]] std::optional<double> jumpInTheMiddle();
     [[nodiscard]] int decideTrials(std::vector<OpenMM::Vec3>& positions, bool inTheMiddle);
-    [[nodiscard]] std::vector<Trial> takeFromBatch(const Trial& current, std::int64_t count);
+    [[nodiscard]] std::vector<Trial> takeProposals(const Trial& current, std::int64_t count);
     [[nodiscard]] Trial proposeFrom(const Trial& current);
-    [[nodiscard]] at::Tensor computeMetric(const at::Tensor& x) const;
-    void fillBatch();
     void followTemperature();
-    void discardIfFlowChanged();
+    [[nodiscard]] bool rejectAhead(const Trial& current, Trial& trial, double uniform);
     void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
-    bool decide(const Trial& current, const Trial& trial, int number, bool inTheMiddle);
+    bool decide(const Trial& current, const Trial& trial, int number, double uniform, bool inTheMiddle);
     [[nodiscard]] JumpRecord makeRecord(const Trial& current, const Trial& trial, int number) const;
     void noteMiddle(const JumpRecord& record);
     void noteLogAlpha(double logAlpha, bool failed);
@@ -77,11 +69,11 @@ private:
     const FlowLangevinIntegrator& owner;
     OpenMM::ContextImpl& context;
     std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
-    std::unique_ptr<ConstraintMetric> metric;
+    std::shared_ptr<const ConstraintMetric> metric;
     Random random; // uniforms, latent moves and velocities
     AnnealedWalk walk;
-    Batch batch;
-    std::string fingerprint; // of the flow's parameters when the batch was drawn
+    std::shared_ptr<ProposalEnergies> energies; // null where none are prepared
+    ProposalQueue proposals;                    // of independence jumps
 };
 
 } // namespace OpenMMFlow

@@ -263,6 +263,7 @@ def testAFlowOfAnotherLibraryDrivesJumpsAndForces():
     integrator = of.FlowLangevinIntegrator(300, 1, 0.0005, flow)
     integrator.setJumpInterval(5)
     integrator.setTrialsPerJump(4)
+    integrator.setProposalPreparation(of.ProposalPreparation.Ahead)  # which a thread without Python can't do for this flow
     integrator.setRecordTrials(True)
     context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
     with torch.no_grad():
@@ -270,5 +271,6 @@ def testAFlowOfAnotherLibraryDrivesJumpsAndForces():
     context.setPositions(start.numpy())
     integrator.step(50)
     statistics = integrator.getJumpStatistics()
+    assert statistics.preparedProposals == 0
     assert statistics.trials == 40 and statistics.accepted == 40  # -log q is the target: logAlpha is rounding
     assert max(abs(record.logAlpha) for record in integrator.getJumpRecords()) < 1e-6

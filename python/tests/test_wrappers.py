@@ -387,7 +387,9 @@ def testForcesAndIntegratorsAreCopied(duplicate):
     checkSameFlow(flow, other.getFlow())
     integrator = of.FlowLangevinIntegrator(300, 2, 0.001, flow)
     integrator.setJumpInterval(17)
+    integrator.setProposalPreparation(of.ProposalPreparation.Ahead)
     other = duplicate(integrator)
+    assert other.getProposalPreparation() is of.ProposalPreparation.Ahead
     assert type(other) is of.FlowLangevinIntegrator and other.thisown and other.getJumpInterval() == 17
     assert other.getFriction() == 2 / unit.picosecond
     checkSameFlow(flow, other.getFlow())

@@ -14,6 +14,10 @@ static const std::vector<std::pair<JumpKind, std::string>> kinds = {{JumpKind::I
                                                                     {JumpKind::RandomWalk, "RandomWalk"}};
 static const std::vector<std::pair<AcceptanceTest, std::string>> tests = {{AcceptanceTest::Metropolis, "Metropolis"},
                                                                           {AcceptanceTest::Barker, "Barker"}};
+static const std::vector<std::pair<ProposalPreparation, std::string>> preparations = {
+    {ProposalPreparation::WhenNeeded, "WhenNeeded"},
+    {ProposalPreparation::Ahead, "Ahead"},
+    {ProposalPreparation::AheadWithEnergies, "AheadWithEnergies"}};
 
 static const std::vector<std::pair<StageDynamics, std::string>> dynamics = {
     {StageDynamics::Langevin, "Langevin"},
@@ -65,10 +69,10 @@ static std::shared_ptr<AnnealedProtocol> readProtocol(const SerializationNode& n
     return protocol;
 }
 
-// Version 2 may have a protocol.
+// Version 2 may have a protocol; version 3 says when proposals are prepared.
 void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNode& node) const {
     const auto& integrator = *static_cast<const FlowLangevinIntegrator*>(object);
-    node.setIntProperty("version", 2);
+    node.setIntProperty("version", 3);
     node.setDoubleProperty("temperature", integrator.getTemperature());
     node.setDoubleProperty("friction", integrator.getFriction());
     node.setDoubleProperty("stepSize", integrator.getStepSize());
@@ -80,6 +84,7 @@ void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNod
     node.setStringProperty("jumpKind", findName(kinds, integrator.getJumpKind()));
     node.setDoubleProperty("latentStepSize", integrator.getLatentStepSize());
     node.setStringProperty("acceptanceTest", findName(tests, integrator.getAcceptanceTest()));
+    node.setStringProperty("proposalPreparation", findName(preparations, integrator.getProposalPreparation()));
     node.setStringProperty("jumpRandomSeed", std::to_string(integrator.getJumpRandomNumberSeed()));
     node.setBoolProperty("recordTrials", integrator.getRecordTrials());
     writeFlow(node, *integrator.getFlow());
@@ -88,7 +93,7 @@ void FlowLangevinIntegratorProxy::serialize(const void* object, SerializationNod
 }
 
 void* FlowLangevinIntegratorProxy::deserialize(const SerializationNode& node) const {
-    checkVersion(node, "FlowLangevinIntegratorProxy::deserialize", 2);
+    checkVersion(node, "FlowLangevinIntegratorProxy::deserialize", 3);
     const auto integer = [&node](const char* name) { return static_cast<int>(readInteger(node, name)); };
     auto integrator = std::make_unique<FlowLangevinIntegrator>(
         readNumber(node, "temperature"), readNumber(node, "friction"), readNumber(node, "stepSize"), readFlow(node));
@@ -100,6 +105,8 @@ void* FlowLangevinIntegratorProxy::deserialize(const SerializationNode& node) co
     integrator->setLatentStepSize(readNumber(node, "latentStepSize"));
     integrator->setJumpKind(readEnum(node, "jumpKind", kinds));
     integrator->setAcceptanceTest(readEnum(node, "acceptanceTest", tests));
+    if (integer("version") >= 3)
+        integrator->setProposalPreparation(readEnum(node, "proposalPreparation", preparations));
     integrator->setJumpRandomNumberSeed(readSeed(node, "jumpRandomSeed"));
     integrator->setRecordTrials(node.getBoolProperty("recordTrials"));
     for (const SerializationNode& child : node.getChildren())

@@ -24,6 +24,7 @@ std::string integratorXml() {
     integrator.setLatentStepSize(0.7);
     integrator.setJumpKind(JumpKind::PriorPreserving);
     integrator.setAcceptanceTest(AcceptanceTest::Barker);
+    integrator.setProposalPreparation(ProposalPreparation::AheadWithEnergies);
     integrator.setJumpRandomNumberSeed(18446744073709551615ULL);
     integrator.setRecordTrials(true);
     const auto protocol = std::make_shared<AnnealedProtocol>(7, 0.0015);
@@ -59,6 +60,7 @@ TEST(Serialization, IntegratorKeepsEverything) {
     EXPECT_EQ(integrator.getLatentStepSize(), 0.7);
     EXPECT_EQ(integrator.getJumpKind(), JumpKind::PriorPreserving);
     EXPECT_EQ(integrator.getAcceptanceTest(), AcceptanceTest::Barker);
+    EXPECT_EQ(integrator.getProposalPreparation(), ProposalPreparation::AheadWithEnergies);
     EXPECT_EQ(integrator.getJumpRandomNumberSeed(), 18446744073709551615ULL);
     EXPECT_TRUE(integrator.getRecordTrials());
     EXPECT_EQ(integrator.getFlow()->serialize(), makeWellFlow()->serialize());
@@ -75,9 +77,11 @@ TEST(Serialization, IntegratorKeepsEverything) {
     EXPECT_EQ(protocol->getParameterValues(1), (std::vector<double>{1, 1, 0.25}));
 }
 
-// Version 1 had no protocol.
+// Version 1 had no protocol, and neither it nor version 2 prepared proposals.
 TEST(Serialization, ReadsIntegratorsOfVersion1) {
-    const std::string xml = std::regex_replace(integratorXml(), std::regex(" version=\"2\""), " version=\"1\"");
+    const std::string xml =
+        std::regex_replace(std::regex_replace(integratorXml(), std::regex(" version=\"3\""), " version=\"1\""),
+                           std::regex(" proposalPreparation=\"[^\"]*\""), "");
     const std::size_t start = xml.find("<AnnealedProtocol"), end = xml.find("</AnnealedProtocol>");
     ASSERT_NE(start, std::string::npos);
     const auto copy =
@@ -85,6 +89,7 @@ TEST(Serialization, ReadsIntegratorsOfVersion1) {
     const auto& integrator = dynamic_cast<const FlowLangevinIntegrator&>(*copy);
     EXPECT_EQ(integrator.getJumpInterval(), 33);
     EXPECT_EQ(integrator.getAnnealedProtocol(), nullptr);
+    EXPECT_EQ(integrator.getProposalPreparation(), ProposalPreparation::WhenNeeded);
 }
 
 TEST(Serialization, SystemKeepsItsFlowForce) {
@@ -119,7 +124,9 @@ TEST(Serialization, RefusesDamagedXml) {
     expectMessage(changed(" temperature=\"[^\"]*\"", " temperature=\"-3\""), "temperature is -3");
     expectMessage(changed(" jumpInterval=\"[^\"]*\"", " jumpInterval=\"-1\""), "steps is -1");
     expectMessage(changed(" jumpKind=\"[^\"]*\"", " jumpKind=\"Hop\""), "jumpKind is Hop");
-    expectMessage(changed(" version=\"2\"", " version=\"99\""), "version is 99");
+    expectMessage(changed(" proposalPreparation=\"[^\"]*\"", " proposalPreparation=\"Soon\""),
+                  "proposalPreparation is Soon");
+    expectMessage(changed(" version=\"3\"", " version=\"99\""), "version is 99");
     expectMessage(changed(" stageDynamics=\"[^\"]*\"", " stageDynamics=\"Brownian\""), "stageDynamics is Brownian");
     expectMessage(changed(" stepsPerStage=\"[^\"]*\"", " stepsPerStage=\"-7\""), "steps is -7");
     expectMessage(changed(" value=\"0?\\.3[^\"]*\"", " value=\"x\""), "value is \"x\", but must be a number");

@@ -22,8 +22,32 @@ struct JumpStatistics {
     std::int64_t nonFinite = 0, failed = 0;
     /** Of annealed jumps: trials in the middle and those accepted there; steps at the stages, and those accepted. */
     std::int64_t middleTrials = 0, middleAccepted = 0, stageSteps = 0, stageAccepted = 0;
+    /** Proposals that were prepared ahead; trials, of bare jumps or in the middle, rejected by prepared energies. */
+    std::int64_t preparedProposals = 0, rejectedAhead = 0;
     /** accepted / trials; 0 before the first trial. */
     double getAcceptanceRate() const { return trials == 0 ? 0.0 : static_cast<double>(accepted) / trials; }
+};
+
+/** When the proposals of independence jumps are made. */
+enum class ProposalPreparation {
+    /** When a jump needs them. */
+    WhenNeeded,
+    /**
+     * One batch ahead, in a thread: an idle core makes them while dynamics goes on. Every result is bit for bit that of
+     * WhenNeeded. A batch is at least 64 proposals.
+     */
+    Ahead,
+    /**
+     * Ahead, and their energies too, from another Context of the same System and platform. Those reject; a trial that
+     * they would accept is decided by the energy of the Context that jumps. Results are those of WhenNeeded up to
+     * rounding, as energies are computed before proposals are placed on the frame of the current state.
+     *
+     * Only where that is sure: on Reference and CPU, where the flow moves all particles of the System, whose Forces are
+     * OpenMM's own and depend on distances, angles and torsions alone, without periodic boundaries or external fields;
+     * and not after the Forces were changed in the Context (updateParametersInContext()), nor with other integration
+     * force groups than at first. Elsewhere this is Ahead.
+     */
+    AheadWithEnergies
 };
 
 /** Everything that decided one trial, so that anyone can decide it again: see jumpLogAlpha() and accept() in
@@ -127,6 +151,14 @@ public:
     /** Metropolis by default. */
     AcceptanceTest getAcceptanceTest() const { return acceptanceTest; }
     void setAcceptanceTest(AcceptanceTest test);
+    /**
+     * WhenNeeded by default: a thread of its own is worth it where a core has nothing else to do. Proposals that were
+     * made ahead are thrown away, and made anew, when the flow or its parameters have changed; energies when a
+     * parameter of the Context has. A flow that a Python object computes is not used ahead. Takes effect at once, but
+     * AheadWithEnergies prepares energies only in Contexts that are made after it was set.
+     */
+    void setProposalPreparation(ProposalPreparation preparation);
+    ProposalPreparation getProposalPreparation() const { return proposalPreparation; }
     /** Seed of the jumps' own random numbers; 0, the default, chooses one when a Context is created. */
     std::uint64_t getJumpRandomNumberSeed() const { return jumpSeed; }
     void setJumpRandomNumberSeed(std::uint64_t seed);
@@ -165,6 +197,7 @@ protected:
     void cleanup() override;
     void createCheckpoint(std::ostream& stream) const override;
     void loadCheckpoint(std::istream& stream) override;
+    void stateChanged(OpenMM::State::DataType changed) override;
 
 private:
     class Jumper;
@@ -174,6 +207,7 @@ private:
     JumpKind jumpKind = JumpKind::Independence;
     double latentStepSize = 0.1;
     AcceptanceTest acceptanceTest = AcceptanceTest::Metropolis;
+    ProposalPreparation proposalPreparation = ProposalPreparation::WhenNeeded;
     std::uint64_t jumpSeed = 0;
     bool recordTrials = false, inContext = false;
     std::shared_ptr<const AnnealedProtocol> protocol;
