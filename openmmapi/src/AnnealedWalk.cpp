@@ -150,25 +150,3 @@ bool AnnealedWalk::walk(AnnealedRecord& record, const std::function<std::optiona
     note();
     return std::isfinite(record.logAlpha);
 }
-
-StateGuard::StateGuard(ContextImpl& context)
-    : context(context), parameters(context.getParameters()), time(context.getTime()),
-      stepCount(context.getStepCount()) {
-    context.getPositions(positions);
-    context.getVelocities(velocities);
-}
-
-StateGuard::~StateGuard() {
-    try {
-        for (const auto& [name, value] : parameters)
-            if (context.getParameter(name) != value)
-                context.setParameter(name, value);
-        context.setTime(time);
-        context.setStepCount(stepCount);
-        if (!moved) {
-            context.setPositions(positions);
-            context.setVelocities(velocities);
-        }
-    } catch (...) { // what throws here as well leaves nothing to put back
-    }
-}

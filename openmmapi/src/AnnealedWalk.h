@@ -57,25 +57,6 @@ private:
     std::map<StageDynamics, std::unique_ptr<StagePropagator>> propagators;
 };
 
-/** The state of a Context, put back when this goes out of scope. */
-class StateGuard {
-public:
-    explicit StateGuard(OpenMM::ContextImpl& context);
-    ~StateGuard();
-    StateGuard(const StateGuard&) = delete;
-    StateGuard& operator=(const StateGuard&) = delete;
-    /** Keep positions and velocities as they are; time, step count and parameters are put back all the same. */
-    void keepMove() { moved = true; }
-
-private:
-    OpenMM::ContextImpl& context;
-    std::vector<OpenMM::Vec3> positions, velocities;
-    std::map<std::string, double> parameters;
-    double time;
-    long long stepCount;
-    bool moved = false;
-};
-
 } // namespace OpenMMFlow
 
 #endif /*OPENMMFLOW_ANNEALEDWALK_H_*/

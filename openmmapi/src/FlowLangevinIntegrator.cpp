@@ -154,6 +154,10 @@ int FlowLangevinIntegrator::jump() {
     return jumper->jump();
 }
 
+std::string FlowLangevinIntegrator::getJumpPlatform() const {
+    return jumper == nullptr ? std::string() : jumper->getPlatformDescription();
+}
+
 JumpStatistics FlowLangevinIntegrator::getJumpStatistics() const {
     return jumper == nullptr ? JumpStatistics() : jumper->statistics;
 }

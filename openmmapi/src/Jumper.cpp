@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "Jumper.h"
+#include "StateGuard.h"
 #include "openmmflow/flows/FlowFile.h"
 #include "openmmflow/flows/InternalCoordinates.h"
 #include "openmmflow/flows/RigidBodies.h"
@@ -101,27 +102,6 @@ void addToHash(std::uint64_t& hash, const void* data, std::size_t size) {
 
 } // namespace
 
-/** Puts positions back when it goes out of scope, unless told to keep what is there. */
-class FlowLangevinIntegrator::Jumper::PositionGuard {
-public:
-    PositionGuard(ContextImpl& context, const std::vector<Vec3>& positions) : context(context), positions(positions) {}
-    ~PositionGuard() {
-        try {
-            if (armed)
-                context.setPositions(positions);
-        } catch (...) { // what throws here as well leaves nothing to put back
-        }
-    }
-    PositionGuard(const PositionGuard&) = delete;
-    PositionGuard& operator=(const PositionGuard&) = delete;
-    void release() { armed = false; }
-
-private:
-    ContextImpl& context;
-    const std::vector<Vec3>& positions;
-    bool armed = true;
-};
-
 FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, ContextImpl& context)
     : owner(owner), context(context), random(owner.getJumpRandomNumberSeed()), walk(owner, context, random),
       proposals(random.getSeed()) {
@@ -134,6 +114,7 @@ FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, Cont
 
 void FlowLangevinIntegrator::Jumper::releaseContext() {
     walk.releaseKernels();
+    moved.kernel = Kernel();
     proposals.stop();
     energies.reset();
 }
@@ -149,6 +130,8 @@ void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlo
     checkParticles(who, newFlow->getAtoms(), system);
     auto newMetric = std::make_shared<const ConstraintMetric>(system, newFlow->getAtoms());
     checkConstraints(*newFlow, system);
+    if (flow == nullptr || newFlow->getAtoms() != flow->getAtoms())
+        moved = makeMovedAtoms(context, newFlow->getAtoms());
     trainedFlow = newFlow;
     flow = newFlow;
     metric = std::move(newMetric);
@@ -184,45 +167,44 @@ int FlowLangevinIntegrator::Jumper::jump() {
 }
 
 int FlowLangevinIntegrator::Jumper::jumpAtOnce() {
-    std::vector<Vec3> before;
-    context.getPositions(before);
-    std::vector<Vec3> after = before;
-    PositionGuard guard(context, before);
-    const int numAccepted = decideTrials(after, false);
-    if (numAccepted > 0) {
-        moveVelocities(before, after);
-        guard.release();
+    StateGuard guard(context, atoms());
+    const Outcome outcome = decideTrials(false);
+    if (outcome.numAccepted > 0) {
+        moveVelocities(outcome.x);
+        guard.keepMove();
     }
-    return numAccepted;
+    return outcome.numAccepted;
 }
 
-// Trials from the present positions, one after the other. `positions`, the present ones, become those of the last that
-// is accepted; the Context is left with those of any trial. Returns the number accepted.
-int FlowLangevinIntegrator::Jumper::decideTrials(std::vector<Vec3>& positions, bool inTheMiddle) {
-    std::vector<Vec3> tried = positions;
-    Trial current = measureCurrent(positions);
+void FlowLangevinIntegrator::Jumper::moveTo(const Tensor& x) {
+    atoms().scatter(context, x);
+    context.computeVirtualSites();
+}
+
+// Trials from the present positions, one after the other. The Context is left with the positions of any of them.
+FlowLangevinIntegrator::Jumper::Outcome FlowLangevinIntegrator::Jumper::decideTrials(bool inTheMiddle) {
+    Trial current = measureCurrent();
     const bool independent = owner.getJumpKind() == JumpKind::Independence;
     const std::vector<Trial> ahead =
         independent ? takeProposals(current, owner.getTrialsPerJump()) : std::vector<Trial>();
-    int numAccepted = 0;
+    Outcome outcome;
     for (int number = 0; number < owner.getTrialsPerJump(); number++) {
         Trial trial = independent ? ahead[number] : proposeFrom(current);
         const double uniform = random.uniform();
         if (!rejectAhead(current, trial, uniform))
-            measureEnergy(trial, tried);
+            measureEnergy(trial);
         if (decide(current, trial, number, uniform, inTheMiddle)) {
             current = trial;
-            context.getPositions(positions); // virtual sites included
-            numAccepted++;
+            outcome = {outcome.numAccepted + 1, trial.x};
         }
     }
-    return numAccepted;
+    return outcome;
 }
 
 // Velocities are integrated out: drawn at the start, and again after an accepted jump, while a rejected one leaves what
 // was there. The kernel of positions alone is reversible by F7, and Maxwell's distribution is kept by either.
 int FlowLangevinIntegrator::Jumper::jumpAnnealed() {
-    StateGuard guard(context);
+    StateGuard guard(context, atoms());
     AnnealedRecord record;
     record.step = context.getStepCount();
     record.logAlpha = -INFINITY;
@@ -258,18 +240,17 @@ int FlowLangevinIntegrator::Jumper::jumpAnnealed() {
 
 // What the acceptance of the whole gains by the jump at the last stage; nothing where there is none.
 std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
-    std::vector<Vec3> positions, velocities;
-    context.getPositions(positions);
     double gain = 0;
     if (walk.getProtocol()->getMiddleJump() == MiddleJump::Decided) {
-        if (decideTrials(positions, true) == 0)
+        const Outcome outcome = decideTrials(true);
+        if (outcome.numAccepted == 0)
             return std::nullopt;
-        context.setPositions(positions);
+        moveTo(outcome.x);
     } else {
-        const Trial current = measureCurrent(positions);
+        const Trial current = measureCurrent();
         Trial trial =
             owner.getJumpKind() == JumpKind::Independence ? takeProposals(current, 1)[0] : proposeFrom(current);
-        measureEnergy(trial, positions);
+        measureEnergy(trial);
         JumpRecord record = makeRecord(current, trial, 0);
         record.inTheMiddle = true;
         record.accepted = std::isfinite(record.logAlpha);
@@ -279,6 +260,7 @@ std::optional<double> FlowLangevinIntegrator::Jumper::jumpInTheMiddle() {
             return std::nullopt;
     }
     if (metric->getNumConstraints() > 0) {
+        std::vector<Vec3> velocities;
         context.getVelocities(velocities);
         redrawMoved(velocities);
     }
@@ -291,9 +273,8 @@ double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
            (gasConstant * owner.getTemperature());
 }
 
-FlowLangevinIntegrator::Jumper::Trial
-FlowLangevinIntegrator::Jumper::measureCurrent(const std::vector<Vec3>& positions) {
-    const Tensor x = gather(positions, flow->getAtoms());
+FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::measureCurrent() {
+    const Tensor x = atoms().gather(context);
     const FlowSample latent = flow->toLatent(x);
     const double metricNow = metric->halfLogDet(x).item<double>();
     return {x,
@@ -341,14 +322,12 @@ bool FlowLangevinIntegrator::Jumper::rejectAhead(const Trial& current, Trial& tr
 }
 
 // u = +inf where the trial has no finite energy. Leaves the trial's positions in the Context.
-void FlowLangevinIntegrator::Jumper::measureEnergy(Trial& trial, std::vector<Vec3>& positions) {
+void FlowLangevinIntegrator::Jumper::measureEnergy(Trial& trial) {
     trial.u = INFINITY;
     if (!at::isfinite(trial.x).all().item<bool>() || !std::isfinite(trial.logQ))
         return;
-    scatter(trial.x, flow->getAtoms(), positions);
     try {
-        context.setPositions(positions);
-        context.computeVirtualSites();
+        moveTo(trial.x);
         const double u = computeReducedEnergy() - trial.metric;
         if (std::isfinite(u))
             trial.u = u;
@@ -425,12 +404,12 @@ void FlowLangevinIntegrator::Jumper::redrawMoved(std::vector<Vec3>& velocities) 
 // Stored velocities are half a step behind the positions. What the jump leaves as it is, or draws anew where
 // constraints turn with the atoms, are the velocities at the time of the positions: shift there with the old forces,
 // and back with the new.
-void FlowLangevinIntegrator::Jumper::moveVelocities(const std::vector<Vec3>& before, const std::vector<Vec3>& after) {
+void FlowLangevinIntegrator::Jumper::moveVelocities(const Tensor& x) {
     std::vector<Vec3> velocities;
-    context.setPositions(before);
+    atoms().restore(context);
     context.calcForcesAndEnergy(true, false, owner.getIntegrationForceGroups());
     context.computeShiftedVelocities(owner.getVelocityTimeOffset(), velocities);
-    context.setPositions(after);
+    moveTo(x);
     if (metric->getNumConstraints() > 0)
         redrawMoved(velocities);
     else

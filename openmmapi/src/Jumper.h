@@ -4,8 +4,10 @@
 
 #include "AnnealedWalk.h"
 #include "MovedAtoms.h"
+#include "PlatformKernels.h"
 #include "ProposalQueue.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
+#include "openmmflow/internal/MovedAtomsKernel.h"
 #include "openmmflow/latent/Random.h"
 #include <openmm/internal/ContextImpl.h>
 
@@ -26,6 +28,8 @@ public:
     void releaseContext();
     /** Something in the Context was changed from outside. */
     void noteChange(OpenMM::State::DataType changed);
+    /** See FlowLangevinIntegrator::getJumpPlatform(). */
+    [[nodiscard]] const std::string& getPlatformDescription() const { return moved.description; }
     [[nodiscard]] std::string createCheckpoint() const;
     void loadCheckpoint(const std::string& bytes);
 
@@ -44,24 +48,30 @@ private:
         bool failed = false;      // the energy evaluation threw
         double uAhead = INFINITY; // by an energy that was prepared; +inf where there is none
     };
-    class PositionGuard;
+    /** What some trials from a state have come to. */
+    struct Outcome {
+        int numAccepted = 0;
+        at::Tensor x; // of the last accepted
+    };
 
-    [[nodiscard]] Trial measureCurrent(const std::vector<OpenMM::Vec3>& positions);
+    [[nodiscard]] MovedAtomsKernel& atoms() { return moved.kernel.getAs<MovedAtomsKernel>(); }
+    void moveTo(const at::Tensor& x);
+    [[nodiscard]] Trial measureCurrent();
     int jumpAtOnce();
     int jumpAnnealed();
     [[nodiscard]] std::optional<double> jumpInTheMiddle();
-    [[nodiscard]] int decideTrials(std::vector<OpenMM::Vec3>& positions, bool inTheMiddle);
+    [[nodiscard]] Outcome decideTrials(bool inTheMiddle);
     [[nodiscard]] std::vector<Trial> takeProposals(const Trial& current, std::int64_t count);
     [[nodiscard]] Trial proposeFrom(const Trial& current);
     void followTemperature();
     [[nodiscard]] bool rejectAhead(const Trial& current, Trial& trial, double uniform);
-    void measureEnergy(Trial& trial, std::vector<OpenMM::Vec3>& positions);
+    void measureEnergy(Trial& trial);
     bool decide(const Trial& current, const Trial& trial, int number, double uniform, bool inTheMiddle);
     [[nodiscard]] JumpRecord makeRecord(const Trial& current, const Trial& trial, int number) const;
     void noteMiddle(const JumpRecord& record);
     void noteLogAlpha(double logAlpha, bool failed);
     void redrawMoved(std::vector<OpenMM::Vec3>& velocities);
-    void moveVelocities(const std::vector<OpenMM::Vec3>& before, const std::vector<OpenMM::Vec3>& after);
+    void moveVelocities(const at::Tensor& x);
     void moveToHalfStep();
     [[nodiscard]] double computeReducedEnergy();
     [[nodiscard]] std::string hashContext(const std::vector<std::string>& parameters) const;
@@ -70,6 +80,7 @@ private:
     OpenMM::ContextImpl& context;
     std::shared_ptr<Flow> trainedFlow, flow; // the owner's, and that at the owner's temperature
     std::shared_ptr<const ConstraintMetric> metric;
+    MovedAtoms moved;
     Random random; // uniforms, latent moves and velocities
     AnnealedWalk walk;
     std::shared_ptr<ProposalEnergies> energies; // null where none are prepared

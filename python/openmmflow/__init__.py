@@ -13,12 +13,14 @@ _version_check.check()
 import openmm as _openmm  # both before our library, which links theirs
 import torch as _torch
 
-from . import _build, _extend
+from . import _build, _extend, _platforms
 from .openmmflow import *
 
 _extend.extend()
+_platforms.load()
 
 from . import testsystems
+from ._platforms import describePlatforms
 from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
 from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem,
                       heatingProtocol)

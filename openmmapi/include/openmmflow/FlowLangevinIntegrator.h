@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <openmm/LangevinMiddleIntegrator.h>
+#include <string>
 #include <vector>
 
 namespace OpenMMFlow {
@@ -175,6 +176,12 @@ public:
     /** Make one jump (trialsPerJump trials, or one annealed jump) now. @return the number of trials accepted */
     int jump();
 
+    /**
+     * Where the moved atoms of a jump are read and set: the Context's Platform, and "on the device" or "on the host",
+     * or "through the host" and why, where the Platform keeps them on a device for which OpenMM-Flow has no plugin
+     * library. Empty before there is a Context.
+     */
+    std::string getJumpPlatform() const;
     JumpStatistics getJumpStatistics() const;
     void resetJumpStatistics();
     /**
