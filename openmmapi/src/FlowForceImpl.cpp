@@ -2,8 +2,8 @@
 
 #include "openmmflow/internal/FlowForceImpl.h"
 #include "MovedAtoms.h"
-#include "PlatformKernels.h"
 #include "openmmflow/flows/Flow.h"
+#include "openmmflow/internal/PlatformKernels.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>

@@ -4,10 +4,10 @@
 
 #include "AnnealedWalk.h"
 #include "MovedAtoms.h"
-#include "PlatformKernels.h"
 #include "ProposalQueue.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/internal/MovedAtomsKernel.h"
+#include "openmmflow/internal/PlatformKernels.h"
 #include "openmmflow/latent/Random.h"
 #include <openmm/internal/ContextImpl.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "PlatformKernels.h"
+#include "openmmflow/internal/PlatformKernels.h"
 #include "HostMovedAtomsKernel.h"
 
 using namespace OpenMMFlow;

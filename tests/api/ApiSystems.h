@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 // Small Systems, and flows that propose for them, for the tests of FlowForce and FlowLangevinIntegrator.
 
+#include "api/ApiPlatforms.h"
 #include "openmmflow/energies/systems/AnalyticSystem.h" // unitTemperature
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
@@ -127,34 +128,6 @@ protected:
         const FaultyForce& owner;
     };
     OpenMM::ForceImpl* createImpl() const override { return new Impl(*this); }
-};
-
-/** Platforms that every body runs on. */
-inline OpenMM::Platform& getPlatform(const std::string& name) {
-    static const bool loaded = [] {
-        OpenMM::Platform::loadPluginsFromDirectory(OpenMM::Platform::getDefaultPluginsDirectory());
-        return true;
-    }();
-    (void)loaded;
-    return OpenMM::Platform::getPlatformByName(name);
-}
-
-inline std::map<std::string, std::string> getProperties(const std::string& platform) {
-    return platform == "CPU" ? std::map<std::string, std::string>{{"Threads", "1"}}
-                             : std::map<std::string, std::string>();
-}
-
-/** Tests whose parameter is the name of a platform. */
-struct PlatformTest : testing::TestWithParam<std::string> {
-    // A Context of a System with an integrator; positions set.
-    static std::unique_ptr<OpenMM::Context> makeContext(const OpenMM::System& system, OpenMM::Integrator& integrator,
-                                                        const std::vector<OpenMM::Vec3>& positions) {
-        auto context =
-            std::make_unique<OpenMM::Context>(system, integrator, getPlatform(GetParam()), getProperties(GetParam()));
-        context->setPositions(positions);
-        return context;
-    }
-    static bool isReference() { return GetParam() == "Reference"; }
 };
 
 /** Equality of every component, bit for bit. */

@@ -138,7 +138,7 @@ void checkInvariance(StageDynamics dynamics, MiddleJump middle, int samples, int
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, AnnealedJumpOn, testing::Values("Reference", "CPU"),
+INSTANTIATE_TEST_SUITE_P(Platforms, AnnealedJumpOn, testing::ValuesIn(allPlatforms),
                          [](const auto& info) { return info.param; });
 
 TEST(AnnealedJump, KeepsTheTargetWithLongSteps) {

@@ -58,11 +58,11 @@ std::shared_ptr<Flow> makeChainFlow(const System& system) {
         sequence, atoms);
 }
 
-struct FlowForceOn : testing::TestWithParam<std::string> {};
+struct FlowForceOn : PlatformTest {};
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceOn, testing::Values("Reference", "CPU"),
+INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceOn, testing::ValuesIn(allPlatforms),
                          [](const auto& info) { return info.param; });
 
 TEST_P(FlowForceOn, EnergyIsLogDensityAndForcesAreItsGradient) {

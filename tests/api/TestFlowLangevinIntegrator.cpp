@@ -87,7 +87,7 @@ std::shared_ptr<Flow> makeWaterFlow() {
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, FlowLangevinOn, testing::Values("Reference", "CPU"),
+INSTANTIATE_TEST_SUITE_P(Platforms, FlowLangevinOn, testing::ValuesIn(allPlatforms),
                          [](const auto& info) { return info.param; });
 
 // Reference's random numbers are shared by a process, so that each run starts from a new Context and the same seed.

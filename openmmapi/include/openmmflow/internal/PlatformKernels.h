@@ -1,7 +1,8 @@
-#ifndef OPENMMFLOW_PLATFORMKERNELS_H_
-#define OPENMMFLOW_PLATFORMKERNELS_H_
+#ifndef OPENMMFLOW_INTERNAL_PLATFORMKERNELS_H_
+#define OPENMMFLOW_INTERNAL_PLATFORMKERNELS_H_
 // SPDX-License-Identifier: MIT
 
+#include "openmmflow/latent/Export.h"
 #include <openmm/Kernel.h>
 #include <openmm/internal/ContextImpl.h>
 #include <string>
@@ -19,7 +20,8 @@ struct PlatformKernel {
 };
 
 /** Make a kernel where a plugin library has given the Platform one that will have this Context. */
-[[nodiscard]] PlatformKernel makePlatformKernel(const std::string& name, OpenMM::ContextImpl& context);
+[[nodiscard]] OPENMMFLOW_EXPORT PlatformKernel makePlatformKernel(const std::string& name,
+                                                                  OpenMM::ContextImpl& context);
 
 /** MovedAtomsKernel of some atoms, initialized, and where it works, for people to read. */
 struct MovedAtoms {
@@ -28,8 +30,8 @@ struct MovedAtoms {
 };
 
 /** That of the Platform, or else that which works on the host. */
-[[nodiscard]] MovedAtoms makeMovedAtoms(OpenMM::ContextImpl& context, const std::vector<int>& atoms);
+[[nodiscard]] OPENMMFLOW_EXPORT MovedAtoms makeMovedAtoms(OpenMM::ContextImpl& context, const std::vector<int>& atoms);
 
 } // namespace OpenMMFlow
 
-#endif /*OPENMMFLOW_PLATFORMKERNELS_H_*/
+#endif /*OPENMMFLOW_INTERNAL_PLATFORMKERNELS_H_*/
