@@ -138,7 +138,9 @@ void checkInvariance(StageDynamics dynamics, MiddleJump middle, int samples, int
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, AnnealedJumpOn, testing::ValuesIn(allPlatforms),
+INSTANTIATE_TEST_SUITE_P(Platforms, AnnealedJumpOn, testing::ValuesIn(everydayPlatforms),
+                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(SlowPlatforms, AnnealedJumpOn, testing::ValuesIn(otherPrecisions),
                          [](const auto& info) { return info.param; });
 
 TEST(AnnealedJump, KeepsTheTargetWithLongSteps) {
@@ -235,6 +237,7 @@ TEST(AnnealedJump, ChainWithDynamicsSamplesTheTarget) {
 // Everything again from the records: the decision, and the works of a protocol without steps from energies alone.
 TEST_P(AnnealedJumpOn, RecordsSufficeToDecideAgain) {
     const auto system = makeAnnealedWell(tilt);
+    const int numJumps = isOnDevice() ? 12 : 60;
     for (const StageDynamics dynamics : allDynamics)
         for (const MiddleJump middle : allMiddles)
             for (const AcceptanceTest test : {AcceptanceTest::Metropolis, AcceptanceTest::Barker}) {
@@ -242,7 +245,7 @@ TEST_P(AnnealedJumpOn, RecordsSufficeToDecideAgain) {
                 integrator->setAcceptanceTest(test);
                 const auto context = makeContext(*system, *integrator, {Vec3(-2.4, 0, 0)});
                 int decided = 0;
-                for (int i = 0; i < 60; i++) {
+                for (int i = 0; i < numJumps; i++) {
                     const auto before = context->getState(State::Positions).getPositions();
                     const int accepted = integrator->jump();
                     const AnnealedRecord& r = integrator->getAnnealedRecords().back();
@@ -266,8 +269,8 @@ TEST_P(AnnealedJumpOn, RecordsSufficeToDecideAgain) {
                     EXPECT_EQ(r.logAlpha, r.middleLogAlpha - (r.workOut + r.shadowOut + r.workBack + r.shadowBack));
                     EXPECT_EQ(r.accepted, accept(test, r.logAlpha, r.uniform));
                 }
-                EXPECT_GT(decided, 20);
-                EXPECT_EQ(integrator->getAnnealedRecords().size(), 60u);
+                EXPECT_GT(decided, numJumps / 3);
+                EXPECT_EQ(integrator->getAnnealedRecords().size(), static_cast<std::size_t>(numJumps));
                 integrator->clearJumpRecords();
                 EXPECT_TRUE(integrator->getAnnealedRecords().empty());
             }
@@ -352,7 +355,8 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         integrator->step(20);
         std::stringstream checkpoint;
         context->createCheckpoint(checkpoint);
-        integrator->step(150);
+        const int steps = isOnDevice() ? 30 : 150;
+        integrator->step(steps);
         const State expected = context->getState(everything);
         const JumpStatistics statistics = integrator->getJumpStatistics();
         const auto other = makeIntegrator(makeProtocol(dynamics)); // as another process would
@@ -360,7 +364,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         other->setTrialsPerJump(5);
         const auto restored = makeContext(*system, *other, {Vec3(0, 0, 0)});
         restored->loadCheckpoint(checkpoint);
-        other->step(150);
+        other->step(steps);
         expectSameState(expected, restored->getState(everything));
         const JumpStatistics again = other->getJumpStatistics();
         EXPECT_EQ(again.accepted, statistics.accepted);
@@ -404,6 +408,7 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     system->addForce(field);
     auto positions = makeTrimerPositions(1.9);
     positions.emplace_back();
+    const int numJumps = isOnDevice() ? 7 : 20;
     for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised}) {
         const auto protocol = makeProtocol(dynamics, MiddleJump::Always, 2, 20);
         protocol->setStepSize(0.0002);
@@ -415,7 +420,7 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
         integrator.setAnnealedProtocol(protocol);
         const auto context = makeContext(*system, integrator, positions);
         context->computeVirtualSites();
-        for (int i = 0; i < 20; i++) {
+        for (int i = 0; i < numJumps; i++) {
             integrator.jump();
             const auto x = context->getState(State::Positions).getPositions();
             const Vec3 a = x[1] - x[0], b = x[2] - x[0], site = x[0] * 0.2 + x[1] * 0.3 + x[2] * 0.5 - x[3];
@@ -427,7 +432,7 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
             EXPECT_NEAR(r.shadowBack, 0, 2e-4);
         }
         const JumpStatistics s = integrator.getJumpStatistics();
-        EXPECT_GT(s.accepted, 3);
+        EXPECT_GT(s.accepted, numJumps / 7);
         EXPECT_EQ(s.failed, 0);
         EXPECT_GE(s.stageAccepted, s.stageSteps - 2);
     }

@@ -62,7 +62,9 @@ struct FlowForceOn : PlatformTest {};
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceOn, testing::ValuesIn(allPlatforms),
+INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceOn, testing::ValuesIn(everydayPlatforms),
+                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(SlowPlatforms, FlowForceOn, testing::ValuesIn(otherPrecisions),
                          [](const auto& info) { return info.param; });
 
 TEST_P(FlowForceOn, EnergyIsLogDensityAndForcesAreItsGradient) {
@@ -116,9 +118,8 @@ TEST_P(FlowForceOn, WorksWithinCustomCVForce) {
     outer->setForceGroup(1);
     system->addForce(outer);
     VerletIntegrator integrator(0.001);
-    Context context(*system, integrator, getPlatform(GetParam()), getProperties(GetParam()));
-    context.setPositions({Vec3(1.2, -0.3, 0.4)});
-    const State state = context.getState(State::Energy | State::Forces, false, 1 << 1);
+    const auto context = makeContext(*system, integrator, {Vec3(1.2, -0.3, 0.4)});
+    const State state = context->getState(State::Energy | State::Forces, false, 1 << 1);
     const at::Tensor x = at::tensor({1.2, -0.3, 0.4}, at::kDouble).unsqueeze(0);
     EXPECT_NEAR(state.getPotentialEnergy(), 1 - 2 * makeWellFlow()->logQ(x).item<double>(), 1e-5);
     EXPECT_NEAR(state.getForces()[0][0], -2 * (1.2 - 0.2) / (2.5 * 2.5), 1e-5);

@@ -17,7 +17,7 @@ using namespace OpenMM;
 namespace {
 
 constexpr int everything = State::Positions | State::Velocities | State::Forces | State::Energy | State::Parameters;
-constexpr double boxWidth = 1.6, temperature = 300, kT = 0.00831446261815324 * temperature;
+constexpr double boxWidth = 1.6, roomTemperature = 300, kT = 0.00831446261815324 * roomTemperature;
 const std::vector<int> moved = {2, 0, 3}; // in the order of the flow, not that of the System
 
 /** A chain of four atoms across the side x = 0 of a periodic box of rigid water; lambda scales its charges. */
@@ -72,7 +72,7 @@ std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
 
 /** A FlowLangevinIntegrator that lets a test at its Context. */
 struct Probe : FlowLangevinIntegrator {
-    explicit Probe(const std::shared_ptr<Flow>& flow) : FlowLangevinIntegrator(temperature, 5.0, 0.001, flow) {
+    explicit Probe(const std::shared_ptr<Flow>& flow) : FlowLangevinIntegrator(roomTemperature, 5.0, 0.001, flow) {
         setRandomNumberSeed(31);
         setJumpRandomNumberSeed(32);
         setJumpInterval(0);
@@ -92,7 +92,7 @@ struct BoxRun {
     void start(const std::string& platform, int steps) {
         context = std::make_unique<Context>(*system, integrator, getPlatform(platform), getProperties(platform));
         context->setPositions(positions);
-        context->setVelocitiesToTemperature(temperature, 7);
+        context->setVelocitiesToTemperature(roomTemperature, 7);
         integrator.step(steps);
     }
     [[nodiscard]] double energy() const { return context->getState(State::Energy).getPotentialEnergy(); }
@@ -111,34 +111,64 @@ struct BoxRun {
 
 at::Tensor makeRow(const std::vector<Vec3>& all) {
     at::Tensor row = at::empty({1, 3 * static_cast<std::int64_t>(moved.size())}, at::kDouble);
-    for (std::size_t i = 0; i < row.size(1); i++)
+    for (int i = 0; i < row.size(1); i++)
         row[0][i] = all[moved[i / 3]][i % 3];
     return row;
+}
+
+bool isMoved(std::size_t atom) {
+    return std::find(moved.begin(), moved.end(), static_cast<int>(atom)) != moved.end();
 }
 
 double largestDifference(const at::Tensor& a, const at::Tensor& b) {
     return (a - b).abs().max().item<double>();
 }
 
-struct TrialStateOn : PlatformTest {};
+/** A Context for all bodies that run on a Platform, each of which begins where the last has ended. */
+struct TrialStateOn : PlatformTest {
+    static inline std::unique_ptr<BoxRun> shared;
+    static inline std::string sharedPlatform;
+
+    static void TearDownTestSuite() { shared.reset(); }
+    static BoxRun& getRun() {
+        if (sharedPlatform != GetParam()) {
+            sharedPlatform = GetParam();
+            shared = std::make_unique<BoxRun>();
+            shared->start(GetParam(), 300);
+        }
+        return *shared;
+    }
+    static void expectSameForces(const State& a, const State& b) {
+        // The order of sums, on all but Reference, depends on when a neighbour list was made.
+        const double precision = isReference() ? 0 : isOnDevice() && isDouble() ? 1e-12 : 1e-6;
+        EXPECT_NEAR(a.getPotentialEnergy(), b.getPotentialEnergy(), precision * std::abs(b.getPotentialEnergy()));
+        double largest = 0, difference = 0;
+        for (std::size_t i = 0; i < b.getForces().size(); i++)
+            for (int k = 0; k < 3; k++) {
+                largest = std::max(largest, std::abs(b.getForces()[i][k]));
+                difference = std::max(difference, std::abs(a.getForces()[i][k] - b.getForces()[i][k]));
+            }
+        EXPECT_LE(difference, 10 * precision * largest);
+    }
+};
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Platforms, TrialStateOn, testing::ValuesIn(allPlatforms),
+INSTANTIATE_TEST_SUITE_P(Platforms, TrialStateOn,
+                         testing::Values("Reference", "CPU", "OpenCL_single", "OpenCL_mixed", "OpenCL_double",
+                                         "CUDA_single", "CUDA_mixed", "CUDA_double"),
                          [](const auto& info) { return info.param; });
 
 TEST_P(TrialStateOn, SaysWhereItIs) {
-    BoxRun run;
-    EXPECT_EQ(run.integrator.getJumpPlatform(), "");
-    run.start(GetParam(), 0);
+    EXPECT_EQ(Probe(makeWellFlow()).getJumpPlatform(), "");
+    BoxRun& run = getRun();
     const std::string name = GetParam().substr(0, GetParam().find('_'));
     EXPECT_EQ(run.integrator.getJumpPlatform(),
               name + (isOnDevice() ? ": on the device" : ": on the host, as everything there"));
 }
 
 TEST_P(TrialStateOn, GathersPositionsAndForcesOfTheUser) {
-    BoxRun run;
-    run.start(GetParam(), 300);
+    BoxRun& run = getRun();
     ContextImpl& impl = run.integrator.impl();
     MovedAtoms atoms = makeMovedAtoms(impl, moved);
     auto& kernel = atoms.kernel.getAs<MovedAtomsKernel>();
@@ -155,8 +185,7 @@ TEST_P(TrialStateOn, GathersPositionsAndForcesOfTheUser) {
 }
 
 TEST_P(TrialStateOn, ScatterMovesItsAtomsAlone) {
-    BoxRun run;
-    run.start(GetParam(), 300);
+    BoxRun& run = getRun();
     ContextImpl& impl = run.integrator.impl();
     MovedAtoms atoms = makeMovedAtoms(impl, moved);
     auto& kernel = atoms.kernel.getAs<MovedAtomsKernel>();
@@ -169,7 +198,7 @@ TEST_P(TrialStateOn, ScatterMovesItsAtomsAlone) {
     EXPECT_LT(largestDifference(kernel.gather(impl), row), byPrecision(2e-7, 1e-13, 1e-14));
     const std::vector<Vec3> after = run.where();
     for (std::size_t i = 0; i < all.size(); i++)
-        if (std::find(moved.begin(), moved.end(), i) == moved.end()) {
+        if (!isMoved(i)) {
             EXPECT_EQ(all[i], after[i]) << i;
         }
     BoxRun reference;
@@ -183,8 +212,7 @@ TEST_P(TrialStateOn, ScatterMovesItsAtomsAlone) {
 }
 
 TEST_P(TrialStateOn, RestoresEveryBit) {
-    BoxRun run;
-    run.start(GetParam(), 300);
+    BoxRun& run = getRun();
     ContextImpl& impl = run.integrator.impl();
     MovedAtoms atoms = makeMovedAtoms(impl, moved);
     auto& kernel = atoms.kernel.getAs<MovedAtomsKernel>();
@@ -200,28 +228,28 @@ TEST_P(TrialStateOn, RestoresEveryBit) {
         impl.setStepCount(state.getStepCount());
         EXPECT_EQ(run.bytes(), before) << steps;
         const State again = run.context->getState(everything);
-        EXPECT_TRUE(areEqual(again.getForces(), state.getForces()));
-        EXPECT_EQ(again.getPotentialEnergy(), state.getPotentialEnergy());
-        EXPECT_TRUE(areEqual(kernel.gather(impl).equal(makeRow(state.getPositions())) ? again.getPositions()
-                                                                                      : std::vector<Vec3>(),
-                             state.getPositions()));
+        EXPECT_TRUE(areEqual(again.getPositions(), state.getPositions()));
+        EXPECT_TRUE(areEqual(again.getVelocities(), state.getVelocities()));
+        EXPECT_EQ(largestDifference(kernel.gather(impl), makeRow(state.getPositions())), 0);
+        expectSameForces(again, state);
     }
 }
 
 // Proposals anywhere in the box, which clash with the water; and some that are no numbers.
 TEST_P(TrialStateOn, RejectedJumpsLeaveNoTrace) {
     for (const double width : {0.3, 1e200, 1e308}) {
-        BoxRun run(makeBroadFlow(moved, 0.8, width));
+        BoxRun& run = getRun();
+        run.integrator.setFlow(makeBroadFlow(moved, 0.8, width));
+        run.integrator.setJumpKind(JumpKind::Independence);
         run.integrator.setTrialsPerJump(3);
-        run.start(GetParam(), 260);
+        run.integrator.resetJumpStatistics();
         const std::string before = run.bytes();
         const State state = run.context->getState(everything);
         for (int i = 0; i < 3; i++)
             EXPECT_EQ(run.integrator.jump(), 0);
         EXPECT_EQ(run.bytes(), before) << width;
         const State after = run.context->getState(everything);
-        EXPECT_TRUE(areEqual(after.getForces(), state.getForces()));
-        EXPECT_EQ(after.getPotentialEnergy(), state.getPotentialEnergy());
+        expectSameForces(after, state);
         EXPECT_EQ(run.integrator.getJumpStatistics().trials, 9);
         run.integrator.step(5);
         EXPECT_TRUE(std::isfinite(run.energy()));
@@ -230,68 +258,67 @@ TEST_P(TrialStateOn, RejectedJumpsLeaveNoTrace) {
 
 TEST_P(TrialStateOn, RejectedAnnealedJumpsLeaveNoTrace) {
     for (const StageDynamics dynamics : {StageDynamics::Langevin, StageDynamics::Metropolised}) {
-        BoxRun run;
+        BoxRun& run = getRun();
+        run.integrator.setFlow(makeBroadFlow(moved, 0.8, 0.3));
+        run.integrator.setJumpKind(JumpKind::Independence);
+        run.integrator.setTrialsPerJump(1);
+        run.integrator.resetJumpStatistics();
         AnnealedProtocol protocol(150, 0.001); // two stages: longer than OpenMM keeps an order
         protocol.setStageDynamics(dynamics);
         protocol.setMiddleJump(MiddleJump::Decided);
         protocol.addParameter("lambda", {1.0, 0.5, 0.0});
         run.integrator.setAnnealedProtocol(std::make_shared<AnnealedProtocol>(protocol));
-        run.start(GetParam(), 260);
         const std::string before = run.bytes();
         const State state = run.context->getState(everything);
         EXPECT_EQ(run.integrator.jump(), 0);
         EXPECT_EQ(run.integrator.getJumpStatistics().stageSteps, 300);
         EXPECT_EQ(run.bytes(), before);
         const State after = run.context->getState(everything);
-        EXPECT_TRUE(areEqual(after.getForces(), state.getForces()));
-        EXPECT_EQ(after.getPotentialEnergy(), state.getPotentialEnergy());
+        expectSameForces(after, state);
         EXPECT_EQ(after.getParameters(), state.getParameters());
+        run.integrator.setAnnealedProtocol(nullptr);
     }
 }
 
 // Every number that decides, from the same random numbers, and so every decision where Platforms are precise enough.
 TEST_P(TrialStateOn, DecidesAsReferenceDoes) {
-    for (const JumpKind kind : {JumpKind::RandomWalk, JumpKind::Independence}) {
-        std::vector<std::vector<JumpRecord>> records;
-        std::vector<std::vector<Vec3>> ends;
-        for (const std::string& platform : {std::string("Reference"), GetParam()}) {
-            BoxRun run;
-            run.integrator.setJumpKind(kind);
-            run.integrator.setLatentStepSize(0.02);
-            run.integrator.setTrialsPerJump(4);
-            run.start(platform, 0);
-            for (int i = 0; i < 10; i++)
-                run.integrator.jump();
-            records.push_back(run.integrator.getJumpRecords());
-            ends.push_back(run.where());
+    std::vector<std::vector<JumpRecord>> records;
+    std::vector<std::vector<Vec3>> ends;
+    for (const std::string& platform : {std::string("Reference"), GetParam()}) {
+        BoxRun run;
+        run.integrator.setLatentStepSize(0.04);
+        run.integrator.setTrialsPerJump(4);
+        run.start(platform, 0);
+        for (int i = 0; i < 12; i++) {
+            run.integrator.setJumpKind(i % 4 == 3 ? JumpKind::Independence : JumpKind::RandomWalk);
+            run.integrator.jump();
         }
-        int accepted = 0;
-        for (std::size_t i = 0; i < records[0].size(); i++) {
-            const JumpRecord &a = records[0][i], &b = records[1][i];
-            ASSERT_EQ(a.uniform, b.uniform);
-            const bool near = std::abs(a.logAlpha) < 1e3;
-            const double tolerance = GetParam() == "CPU" ? 1e-3 : byPrecision(1e-2, 1e-2, 1e-5);
-            if (near) {
-                EXPECT_NEAR(a.logAlpha, b.logAlpha, tolerance) << i;
-            }
-            ASSERT_EQ(a.accepted, b.accepted) << i;
-            accepted += a.accepted;
-        }
-        if (kind == JumpKind::RandomWalk) {
-            EXPECT_GT(accepted, 5);
-            EXPECT_LT(accepted, 38);
-        }
-        EXPECT_LT(largestDifference(makeRow(ends[0]), makeRow(ends[1])), byPrecision(1e-6, 1e-7, 1e-10));
+        records.push_back(run.integrator.getJumpRecords());
+        ends.push_back(run.where());
     }
+    int accepted = 0;
+    const double precision = isOnDevice() ? byPrecision(1e-3, 1e-3, 1e-7) : isReference() ? 0 : 1e-4;
+    for (std::size_t i = 0; i < records[0].size(); i++) {
+        const JumpRecord &a = records[0][i], &b = records[1][i];
+        ASSERT_EQ(a.uniform, b.uniform);
+        if (std::abs(a.logAlpha) < 1e3) { // else a clash
+            EXPECT_NEAR(a.logAlpha, b.logAlpha, precision * (1 + std::abs(a.logAlpha))) << i;
+        }
+        ASSERT_EQ(a.accepted, b.accepted) << i;
+        accepted += a.accepted;
+    }
+    EXPECT_GT(accepted, 5);
+    EXPECT_LT(accepted, 30);
+    EXPECT_LT(largestDifference(makeRow(ends[0]), makeRow(ends[1])), byPrecision(1e-6, 1e-7, 1e-9));
 }
 
 // The state after an accepted jump is that which was measured, and all others are where they were.
 TEST_P(TrialStateOn, AcceptedJumpsMoveTheirAtomsAlone) {
-    BoxRun run;
+    BoxRun& run = getRun();
+    run.integrator.setFlow(makeBroadFlow(moved, 0.8, 0.3));
     run.integrator.setJumpKind(JumpKind::RandomWalk);
     run.integrator.setLatentStepSize(0.01);
     run.integrator.setTrialsPerJump(3);
-    run.start(GetParam(), 260);
     int accepted = 0;
     for (int i = 0; i < 8; i++) {
         const std::vector<Vec3> before = run.where();
@@ -303,10 +330,9 @@ TEST_P(TrialStateOn, AcceptedJumpsMoveTheirAtomsAlone) {
         EXPECT_NEAR(run.energy() / kT, u, byPrecision(1e-4, 1e-4, 1e-4));
         const std::vector<Vec3> after = run.where();
         for (std::size_t k = 0; k < before.size(); k++)
-            if (std::find(moved.begin(), moved.end(), k) == moved.end()) {
+            if (!isMoved(k)) {
                 EXPECT_EQ(before[k], after[k]);
             }
-        EXPECT_EQ(run.context->getState(State::Velocities).getVelocities().size(), before.size());
     }
     EXPECT_GT(accepted, 3);
 }
@@ -314,12 +340,12 @@ TEST_P(TrialStateOn, AcceptedJumpsMoveTheirAtomsAlone) {
 // Beside other Forces and after the order has changed: FlowForce's forces go to the right atoms.
 TEST_P(TrialStateOn, FlowForceFindsItsAtoms) {
     BoxRun run;
-    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), temperature);
+    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), roomTemperature);
     force->setForceGroup(2);
     run.system->addForce(force);
     run.start(GetParam(), 300);
     BoxRun reference;
-    auto* same = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), temperature);
+    auto* same = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), roomTemperature);
     same->setForceGroup(2);
     reference.system->addForce(same);
     reference.start("Reference", 0);
@@ -327,7 +353,7 @@ TEST_P(TrialStateOn, FlowForceFindsItsAtoms) {
     for (const int groups : {1 << 2, (1 << 2) | 1, 1}) {
         const State a = run.context->getState(State::Energy | State::Forces, false, groups);
         const State b = reference.context->getState(State::Energy | State::Forces, false, groups);
-        const double precision = groups == 1 << 2 ? byPrecision(1e-6, 1e-9, 1e-9) : 1e-4;
+        const double precision = groups == 1 << 2 ? byPrecision(1e-6, 1e-7, 1e-9) : 1e-4;
         EXPECT_NEAR(a.getPotentialEnergy(), b.getPotentialEnergy(), precision * std::abs(b.getPotentialEnergy()));
         double largest = 0;
         for (const Vec3& f : b.getForces())
