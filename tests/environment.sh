@@ -34,6 +34,23 @@ install_debian_packages() {
         { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${packages[@]}" </dev/null >/dev/null; }
 }
 
+# OpenCL on the CPU (PoCL), for the tests of device code. They are skipped without it.
+install_opencl() {
+    local packages=()
+    [ -e /usr/include/CL/cl.h ] || packages+=(opencl-headers)
+    [ -e /usr/lib/x86_64-linux-gnu/libOpenCL.so ] || packages+=(ocl-icd-opencl-dev)
+    ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 || packages+=(pocl-opencl-icd)
+    [ ${#packages[@]} -eq 0 ] && return
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "Tests on OpenCL will be skipped. To run them: sudo apt-get install ${packages[*]}" >&2
+        return
+    fi
+    say "Installing Debian packages: ${packages[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${packages[@]}" </dev/null >/dev/null ||
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${packages[@]}" </dev/null >/dev/null; } ||
+        echo "Tests on OpenCL will be skipped: ${packages[*]} could not be installed." >&2
+}
+
 install_python_packages() {
     local requirements=$repository/tests/requirements.txt
     [ -x "$venv/bin/python" ] || { say "Making the environment $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
@@ -61,6 +78,7 @@ build_package() {
 
 set_up() {
     install_debian_packages
+    [ "$1" = OFF ] || install_opencl
     install_python_packages
     export PATH="$venv/bin:$PATH" OPENMM_DEFAULT_PLATFORM=CPU
     # Ninja would start more compilers than there are cores; each may use a gigabyte.

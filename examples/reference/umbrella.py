@@ -84,7 +84,7 @@ def make_context(settings, seed):
     system.addForce(umbrella)
     integrator = openmm.LangevinMiddleIntegrator(settings.temperature, settings.friction, settings.timeStep)
     integrator.setRandomNumberSeed(seed)
-    context = openmm.Context(system, integrator)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"))
     context.setPositions(pdb.positions)
     context.setVelocitiesToTemperature(settings.temperature, seed)
     return context, umbrella

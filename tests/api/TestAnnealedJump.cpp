@@ -355,7 +355,7 @@ TEST_P(AnnealedJumpOn, ContinuesFromACheckpointBitForBit) {
         integrator->step(20);
         std::stringstream checkpoint;
         context->createCheckpoint(checkpoint);
-        const int steps = isOnDevice() ? 30 : 150;
+        const int steps = isOnDevice() ? 75 : 150;
         integrator->step(steps);
         const State expected = context->getState(everything);
         const JumpStatistics statistics = integrator->getJumpStatistics();

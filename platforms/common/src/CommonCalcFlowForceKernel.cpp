@@ -9,7 +9,15 @@ using namespace OpenMM;
 class CommonCalcFlowForceKernel::Work : public ComputeContext::WorkTask {
 public:
     Work(CommonCalcFlowForceKernel& kernel, at::Tensor positions) : kernel(kernel), positions(std::move(positions)) {}
-    void execute() override { kernel.result = kernel.function(positions); }
+    // The thread itself would keep what is thrown for whoever waits next.
+    void execute() override {
+        kernel.failure = nullptr;
+        try {
+            kernel.result = kernel.function(positions);
+        } catch (...) {
+            kernel.failure = std::current_exception();
+        }
+    }
 
 private:
     CommonCalcFlowForceKernel& kernel;
@@ -35,7 +43,9 @@ public:
     double computeForceAndEnergy(bool includeForces, bool includeEnergy, int groups) override {
         if ((groups & groupFlag) == 0)
             return 0;
-        kernel.cc.getWorkThread().flush(); // throws what the flow has thrown
+        kernel.cc.getWorkThread().flush();
+        if (kernel.failure != nullptr)
+            std::rethrow_exception(kernel.failure);
         if (includeForces && kernel.result.forces.defined())
             kernel.row->addForces(kernel.result.forces);
         return kernel.result.energy;
@@ -56,10 +66,7 @@ void CommonCalcFlowForceKernel::initialize(ContextImpl& context, const std::vect
 
 // Another force may have thrown between start and finish, and left the work undone.
 CommonCalcFlowForceKernel::~CommonCalcFlowForceKernel() {
-    try {
-        cc.getWorkThread().flush();
-    } catch (const OpenMMException&) { // that of an evaluation which has failed already
-    }
+    cc.getWorkThread().flush();
     const ContextSelector selector(cc);
     row.reset();
 }

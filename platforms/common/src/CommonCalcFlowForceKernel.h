@@ -4,6 +4,7 @@
 
 #include "DeviceRow.h"
 #include "openmmflow/internal/CalcFlowForceKernel.h"
+#include <exception>
 
 namespace OpenMMFlow {
 
@@ -31,6 +32,7 @@ private:
     std::unique_ptr<DeviceRow> row;
     Function function;
     RowForces result;
+    std::exception_ptr failure;
 };
 
 } // namespace OpenMMFlow

@@ -29,7 +29,7 @@ public:
     /**
      * @param atoms       different particles of the System
      * @param forceGroup  of the Force
-     * @param function    may be called in another thread; throws nothing but OpenMMException
+     * @param function    may be called in another thread, one call at a time
      */
     virtual void initialize(OpenMM::ContextImpl& context, const std::vector<int>& atoms, int forceGroup,
                             Function function) = 0;

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Where jumps work on OpenMM's Platforms, and that the package says so."""
+
+import openmm as mm
+import openmmflow as of
+import pytest
+from openmmflow import _platforms
+
+
+def makeContext(platform):
+    """Two particles in a well, and the flow of one of them."""
+    system, well = mm.System(), mm.CustomExternalForce("x^2+y^2+z^2")
+    for i in range(2):
+        system.addParticle(1)
+        well.addParticle(i)
+    system.addForce(well)
+    flow = of.Flow(of.GaussianPrior(3), of.Scaling([0.1] * 3, [1.0] * 3), [1])
+    integrator = of.FlowLangevinIntegrator(300, 1, 0.001, flow)
+    assert integrator.getJumpPlatform() == ""
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName(platform))
+    context.setPositions([mm.Vec3(0, 0, 0), mm.Vec3(1, 0, 0)])
+    return context, integrator
+
+
+def testHostPlatformsSayThatTheyAreOnTheHost():
+    descriptions = of.describePlatforms()
+    for name in ("Reference", "CPU"):
+        assert descriptions[name] == "on the host"
+        assert makeContext(name)[1].getJumpPlatform() == f"{name}: on the host, as everything there"
+
+
+@pytest.mark.parametrize("name", ["OpenCL", "CUDA"])
+def testDevicePlatformsSayWhatIsUsed(name):
+    description = of.describePlatforms()[name]
+    if description.startswith("not available"):
+        pytest.skip(description)
+    try:
+        context, integrator = makeContext(name)
+    except mm.OpenMMException as error:
+        pytest.skip(f"{name}: {error}")
+    assert integrator.getJumpPlatform().startswith(f"{name}: {description.split(',')[0]}")
+    integrator.jump()
+    assert integrator.getJumpStatistics().trials == 1
+
+
+def testWhatIsMissingIsSaid(monkeypatch, tmp_path):
+    """A package without libraries, in an OpenMM with and without the Platforms."""
+    monkeypatch.setattr(_platforms, "__file__", str(tmp_path / "_platforms.py"))
+    monkeypatch.setattr(_platforms, "_problems", {})
+    monkeypatch.setattr(_platforms, "platformNames", lambda: ["Reference", "OpenCL", "HIP"])
+    (tmp_path / "libOpenMMFlowCUDA.so").write_bytes(b"not a library")
+    _platforms.load()
+    assert of.describePlatforms() == {
+        "Reference": "on the host",
+        "OpenCL": "through the host, because this build of openmmflow has no libOpenMMFlowOpenCL.so",
+        "HIP": "through the host, because OpenMM-Flow has no plugin library for it",
+        "CUDA": "not available: OpenMM has no CUDA Platform here"}
+    monkeypatch.setattr(_platforms, "platformNames", lambda: ["CUDA"])
+    _platforms.load()
+    assert of.describePlatforms()["CUDA"].startswith(
+        "through the host, because libOpenMMFlowCUDA.so can't be loaded: Error loading library")
