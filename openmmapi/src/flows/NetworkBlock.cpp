@@ -19,6 +19,25 @@ NetworkBlock<T>::NetworkBlock(const Conditioner& conditioner, const std::vector<
         biases.push_back(conditioner.getBiases()[i].detach());
         lines.push_back(lines.back() + (i == 0 ? 1 : 2) * countUnits(i));
     }
+    numOutputs = biases.back().size(0);
+}
+
+template <class T>
+void NetworkBlock<T>::selectOutputs(const Tensor& outputs) {
+    selected = outputs;
+    weights.back() = weights.back().index_select(0, outputs);
+    biases.back() = biases.back().index_select(0, outputs);
+}
+
+template <class T>
+void NetworkBlock<T>::expand(Gradients& gradients) const {
+    if (!selected.defined())
+        return;
+    for (Tensor* last : {&gradients.weights.back(), &gradients.biases.back()}) {
+        std::vector<std::int64_t> sizes = last->sizes().vec();
+        sizes[0] = numOutputs;
+        *last = at::zeros(sizes, last->options()).index_copy_(0, selected, *last);
+    }
 }
 
 template <class T>

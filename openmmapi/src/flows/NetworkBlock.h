@@ -26,6 +26,8 @@ public:
      * @param size        columns of y
      */
     NetworkBlock(const Conditioner& conditioner, const std::vector<int>& columns, std::int64_t size);
+    /** Compute some outputs only, int64, and let the gradients of the others be 0. */
+    void selectOutputs(const at::Tensor& outputs);
     /** Lines of the tape: the inputs, and values and slopes of each hidden layer. */
     [[nodiscard]] std::int64_t countLines() const { return lines.back(); }
     [[nodiscard]] const at::Tensor& getLastBias() const { return biases.back(); }
@@ -46,6 +48,8 @@ public:
      * @param onY        [rows, size], to which is added; null if not wanted
      */
     void pullBack(const BlockShape& shape, const T* tape, T* onRaw, Gradients* gradients, double* onY) const;
+    /** After the last block: the gradients by the parameters as the conditioner has them. */
+    void expand(Gradients& gradients) const;
 
 private:
     void fillInputs(const BlockShape& shape, const double* y, T* inputs) const;
@@ -56,6 +60,8 @@ private:
     std::vector<int> open, circular; // columns of y, in the order of the inputs
     Activation activation;
     std::vector<at::Tensor> weights, biases; // without a graph
+    at::Tensor selected;                     // int64, the outputs that are computed; undefined if all are
+    std::int64_t numOutputs;                 // of the conditioner
     std::vector<std::int64_t> lines;         // of the tape, where the values of each layer start; and the end
 };
 

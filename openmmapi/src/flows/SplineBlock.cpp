@@ -23,8 +23,8 @@ public:
     }
     [[nodiscard]] SplineColumns describe(std::size_t i) const {
         const bool circular = settings.circular[i] != 0;
-        return {settings.bins, circular,    settings.inverse, circular ? std::numbers::pi : settings.bound,
-                shape.points,  shape.stride};
+        return {settings.bins, circular,     settings.inverse, circular ? std::numbers::pi : settings.bound,
+                shape.points,  shape.stride, settings.dense};
     }
 
 private:
@@ -42,13 +42,14 @@ void OpenMMFlow::applySplines(const SplineSettings& settings, const BlockShape& 
                               const T* bias, double* value, double* logDet, T* records) {
     Columns columns(settings, shape);
     std::vector<double> sum(shape.points);
-    const int numRaw = 3 * settings.bins + 1, numRecords = countSplineRecords(settings.bins);
+    const int numRecords = countSplineRecords(settings.bins);
     for (std::size_t i = 0; i < settings.active.size(); i++) {
         columns.gather(y, i);
-        getSplineKernels<T>().apply(columns.describe(i), columns.argument.data(), raw + i * numRaw * shape.stride,
-                                    bias + i * numRaw, columns.result.data(), sum.data(),
-                                    records == nullptr ? nullptr : records + i * numRecords * shape.stride);
+        getSplineKernels<T>().apply(columns.describe(i), columns.argument.data(), raw, bias, columns.result.data(),
+                                    sum.data(), records == nullptr ? nullptr : records + i * numRecords * shape.stride);
         columns.scatter(value, i);
+        raw += settings.countNumbers(i) * shape.stride;
+        bias += settings.countNumbers(i);
     }
     std::copy_n(sum.begin(), shape.rows, logDet);
 }
@@ -59,14 +60,14 @@ void OpenMMFlow::pullBackSplines(const SplineSettings& settings, const BlockShap
     Columns columns(settings, shape);
     std::vector<double> onSum(shape.points);
     std::copy_n(onLogDet, shape.rows, onSum.begin());
-    const int numRaw = 3 * settings.bins + 1, numRecords = countSplineRecords(settings.bins);
+    const int numRecords = countSplineRecords(settings.bins);
     for (std::size_t i = 0; i < settings.active.size(); i++) {
         columns.gather(onValue, i);
         getSplineKernels<T>().pullBack(columns.describe(i), records + i * numRecords * shape.stride,
-                                       columns.argument.data(), onSum.data(), columns.result.data(),
-                                       onRaw + i * numRaw * shape.stride);
+                                       columns.argument.data(), onSum.data(), columns.result.data(), onRaw);
         if (onY != nullptr)
             columns.scatter(onY, i);
+        onRaw += settings.countNumbers(i) * shape.stride;
     }
 }
 

@@ -15,8 +15,16 @@ struct SplineSettings {
     int bins;
     double bound;
     bool inverse;
+    bool dense = false; // see SplineColumns
 
-    [[nodiscard]] std::int64_t countRaw() const { return static_cast<std::int64_t>(active.size()) * (3 * bins + 1); }
+    [[nodiscard]] int countNumbers(std::size_t i) const { return countSplineNumbers(bins, circular[i] != 0, dense); }
+    /** Raw numbers of all active columns, one after the other. */
+    [[nodiscard]] std::int64_t countRaw() const {
+        std::int64_t count = 0;
+        for (std::size_t i = 0; i < active.size(); i++)
+            count += countNumbers(i);
+        return count;
+    }
     [[nodiscard]] std::int64_t countRecords() const {
         return static_cast<std::int64_t>(active.size()) * countSplineRecords(bins);
     }
@@ -29,8 +37,8 @@ struct BlockShape {
 
 /**
  * @param y        [rows, size]
- * @param raw      [active (3K + 1), stride]
- * @param bias     [active (3K + 1)]
+ * @param raw      [raw, stride]
+ * @param bias     [raw]
  * @param value    [rows, size], whose active columns are filled
  * @param logDet   [rows], filled
  * @param records  [active (2K + 8), stride], filled; null if there will be no pullBackSplines()
@@ -43,7 +51,7 @@ void applySplines(const SplineSettings& settings, const BlockShape& shape, const
  * @param onValue   [rows, size]
  * @param onLogDet  [rows]
  * @param onY       [rows, size], whose active columns are filled; null if they are not wanted
- * @param onRaw     [active (3K + 1), stride], filled
+ * @param onRaw     [raw, stride], filled
  */
 template <class T>
 void pullBackSplines(const SplineSettings& settings, const BlockShape& shape, const T* records, const double* onValue,

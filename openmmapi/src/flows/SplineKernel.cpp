@@ -123,6 +123,11 @@ inline Reals solve(const Bin& b) {
     return 2.0 * qc / (-qb - root(discriminant > 0.0 ? discriminant : Reals{}));
 }
 
+// Where the slope of knot 0 is, or would be, among the raw numbers.
+inline int findSlopes(const SplineColumns& columns, int bins) {
+    return 2 * bins - (columns.dense && !columns.circular ? 1 : 0);
+}
+
 // Slopes of the knots at both ends of a bin, softplus(raw + c) + minSlope with c such that raw = 0 gives 1, and their
 // derivatives. The ends of open splines have slope 1.
 template <class T, int K>
@@ -134,7 +139,7 @@ struct Slopes {
     Slopes(const SplineColumns& columns, const T* raw, const T* bias, const V& bin) {
         const int count = K > 0 ? K : columns.bins;
         V raw0{}, raw1{};
-        for (int k = 0; k < count; k++) {
+        for (int k = columns.circular ? 0 : 1; k < count; k++) {
             const V knot = L::at(raw + k * columns.stride) + bias[k];
             raw0 = bin == static_cast<T>(k) ? knot : raw0;
             raw1 = bin == static_cast<T>(k > 0 ? k - 1 : count - 1) ? knot : raw1;
@@ -200,7 +205,8 @@ inline void applyVector(const SplineColumns& columns, const double* x, const T* 
         bin[four] = locate<T, K>(columns, load(x + 4 * four), rotation[four], width, height, four);
         narrow<T>(bin[four].index, four, index);
     }
-    const Slopes<T, K> slopes(columns, raw + 2 * bins * stride, bias + 2 * bins, index);
+    const Slopes<T, K> slopes(columns, raw + findSlopes(columns, bins) * stride, bias + findSlopes(columns, bins),
+                              index);
     T* rows = record == nullptr ? nullptr : record + 2 * bins * stride;
     for (int four = 0; four < fours<T>; four++) {
         Bin& b = bin[four];
@@ -316,10 +322,14 @@ inline void pullBackVector(const SplineColumns& columns, const T* record, const 
     pullBackFractions<T, K>(record, stride, bins, bin, on.x0, on.w, onRaw);
     pullBackFractions<T, K>(record + bins * stride, stride, bins, bin, on.y0, on.h, onRaw + bins * stride);
     const V onRaw0 = on.d0 * L::at(rows + OnRaw0 * stride), onRaw1 = on.d1 * L::at(rows + OnRaw1 * stride);
-    for (int k = 0; k < bins; k++)
-        L::at(onRaw + (2 * bins + k) * stride) = (bin == static_cast<T>(k) ? onRaw0 : V{}) +
-                                                 (bin == static_cast<T>(k > 0 ? k - 1 : bins - 1) ? onRaw1 : V{});
-    L::at(onRaw + 3 * bins * stride) = columns.circular ? onRotation : V{};
+    T* onSlopes = onRaw + findSlopes(columns, bins) * stride;
+    for (int k = columns.circular ? 0 : 1; k < bins; k++)
+        L::at(onSlopes + k * stride) = (bin == static_cast<T>(k) ? onRaw0 : V{}) +
+                                       (bin == static_cast<T>(k > 0 ? k - 1 : bins - 1) ? onRaw1 : V{});
+    if (columns.circular)
+        L::at(onRaw + 3 * bins * stride) = onRotation;
+    else if (!columns.dense)
+        L::at(onRaw + 2 * bins * stride) = L::at(onRaw + 3 * bins * stride) = V{};
 }
 
 // Eight bins, the common choice, get loops of known length.

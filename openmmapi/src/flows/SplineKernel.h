@@ -21,8 +21,14 @@ struct SplineColumns {
     bool circular, inverse;
     double half;         // of the interval: bound or pi
     std::int64_t points; // a multiple of splineLanes
-    std::int64_t stride; // of arrays of T and of bins, from one row to the next
+    std::int64_t stride; // of arrays of T, from one row to the next
+    bool dense = false;  // whether the raw numbers that open splines ignore are left out: slope of knot 0, rotation
 };
+
+/** Raw numbers of a spline, 3K + 1 but for those left out. */
+constexpr int countSplineNumbers(int bins, bool circular, bool dense) {
+    return 3 * bins + (dense && !circular ? -1 : 1);
+}
 
 /** What pullBack() needs of a point: shares of the K widths and the K heights (softmax), and 8 numbers. */
 constexpr int countSplineRecords(int bins) {
@@ -34,8 +40,8 @@ template <class T>
 struct SplineKernels {
     /**
      * @param x       [points]
-     * @param raw     [3K + 1, stride], to which bias is added
-     * @param bias    [3K + 1]
+     * @param raw     [numbers, stride], to which bias is added
+     * @param bias    [numbers]
      * @param value   [points], filled
      * @param logDet  [points], to which log|dvalue/dx| is added
      * @param record  [2K + 8, stride], filled; null if there will be no pullBack()
@@ -49,7 +55,7 @@ struct SplineKernels {
      *
      * @param onValue, onLogDet  [points]
      * @param onX                [points], filled
-     * @param onRaw              [3K + 1, stride], filled
+     * @param onRaw              [numbers, stride], filled
      */
     void (*pullBack)(const SplineColumns&, const T* record, const double* onValue, const double* onLogDet, double* onX,
                      T* onRaw);

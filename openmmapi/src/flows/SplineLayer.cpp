@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "SplineLayer.h"
+#include "../latent/TensorTools.h"
 #include "NetworkBlock.h"
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -14,6 +15,9 @@ namespace {
 
 /** Blocks of so many rows are fast in matrix products and fit into the cache with what is computed from them. */
 constexpr std::int64_t maxRowsOfBlock = 256, minRowsOfThread = 32;
+
+/** From so many rows on, products with the outputs that splines use save more than it takes to select these. */
+constexpr std::int64_t minRowsOfSelection = 512;
 
 std::int64_t divideUp(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
@@ -54,7 +58,22 @@ struct Layer : torch::CustomClassHolder {
     Tensor tape; // [blocks, lines, stride] of the network's lines, then the splines' records
 
     Layer(NetworkBlock<T> network, const SplineSettings& settings, std::int64_t batch, bool differentiable)
-        : network(std::move(network)), settings(settings), blocks(batch), differentiable(differentiable) {}
+        : network(std::move(network)), settings(settings), blocks(batch), differentiable(differentiable) {
+        const auto isOpen = [](char circular) { return circular == 0; };
+        if (batch >= minRowsOfSelection && std::any_of(settings.circular.begin(), settings.circular.end(), isOpen))
+            leaveOutUnused();
+    }
+
+    void leaveOutUnused() {
+        std::vector<int> used;
+        const int count = countSplineNumbers(settings.bins, true, false);
+        for (std::size_t i = 0; i < settings.active.size(); i++)
+            for (int k = 0; k < count; k++)
+                if (settings.circular[i] != 0 || (k != 2 * settings.bins && k != 3 * settings.bins))
+                    used.push_back(static_cast<int>(i) * count + k);
+        network.selectOutputs(indexTensor(used));
+        settings.dense = true;
+    }
 
     /** Numbers of a block. */
     [[nodiscard]] std::int64_t countTape() const {
@@ -110,6 +129,8 @@ struct Layer : torch::CustomClassHolder {
                 parts[0].weights[i] += parts[part].weights[i];
                 parts[0].biases[i] += parts[part].biases[i];
             }
+        if (byParameters)
+            network.expand(parts[0]);
         variable_list all{onY};
         all.insert(all.end(), parts[0].weights.begin(), parts[0].weights.end());
         all.insert(all.end(), parts[0].biases.begin(), parts[0].biases.end());
