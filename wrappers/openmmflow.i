@@ -274,6 +274,8 @@ using namespace OpenMM;
 
 %rename(__call__) *::operator();
 %ignore OpenMMFlow::InternalCoordinates::Chart;
+%ignore OpenMMFlow::InternalCoordinates::ChartTables;
+%ignore getConstants;
 %ignore OpenMMFlow::ConstraintMetric::Blocks;
 %rename(lambda_) OpenMMFlow::PathState::lambda;
 %ignore OpenMMFlow::PathState::kept;
@@ -367,6 +369,7 @@ using namespace OpenMM;
 %include "openmmflow/flows/ContinuousFlow.h"
 %include "openmmflow/flows/RationalQuadraticSpline.h"
 %template() std::vector<OpenMMFlow::ZMatrixRow>;
+%include "openmmflow/flows/ZMatrixRow.h"
 %include "openmmflow/flows/InternalCoordinates.h"
 %include "openmmflow/flows/EckartCoordinates.h"
 %include "openmmflow/flows/MixedCoordinates.h"

@@ -44,7 +44,8 @@ RowForces FlowForceImpl::evaluate(ContextImpl& context, const at::Tensor& row) c
         return {};
     return translateErrors("FlowForce", [&]() -> RowForces {
         const ThreadGuard oneThread(1);
-        const auto [logQ, gradient] = owner.getFlow()->logQWithGradient(row);
+        const Flow& flow = *owner.getFlow();
+        const auto [logQ, gradient] = flow.logQWithGradient(row.to(at::Device(flow.getDevice())));
         const double value = logQ.item<double>();
         require(std::isfinite(value), "FlowForce", "log q(x)", value,
                 "finite: the configuration is outside the flow's domain");

@@ -274,7 +274,7 @@ double FlowLangevinIntegrator::Jumper::computeReducedEnergy() {
 }
 
 FlowLangevinIntegrator::Jumper::Trial FlowLangevinIntegrator::Jumper::measureCurrent() {
-    const Tensor x = atoms().gather(context);
+    const Tensor x = atoms().gather(context).to(at::Device(flow->getDevice()));
     const FlowSample latent = flow->toLatent(x);
     const double metricNow = metric->halfLogDet(x).item<double>();
     return {x,
@@ -299,13 +299,13 @@ std::vector<FlowLangevinIntegrator::Jumper::Trial> FlowLangevinIntegrator::Jumpe
     const auto [samples, halfLogDets, energy, prepared] = proposals.take(count, owner.getProposalPreparation());
     statistics.preparedProposals += prepared ? count : 0;
     const Tensor x = flow->place(samples.x, current.x);
-    const auto logQ = samples.logQ.accessor<double, 1>(), logDet = samples.logDet.accessor<double, 1>(),
-               halfLogDet = halfLogDets.accessor<double, 1>();
+    const Tensor numbers = at::stack({samples.logQ, samples.logDet, halfLogDets}, 1).to(at::kCPU);
+    const auto row = numbers.accessor<double, 2>();
     std::vector<Trial> trials;
     for (std::int64_t i = 0; i < count; i++)
-        trials.push_back({x.narrow(0, i, 1), samples.z.narrow(0, i, 1), 0, logQ[i], logDet[i], halfLogDet[i]});
+        trials.push_back({x.narrow(0, i, 1), samples.z.narrow(0, i, 1), 0, row[i][0], row[i][1], row[i][2]});
     for (std::int64_t i = 0; energy.defined() && i < count; i++)
-        trials[i].uAhead = energy[i].item<double>() / (gasConstant * owner.getTemperature()) - halfLogDet[i];
+        trials[i].uAhead = energy[i].item<double>() / (gasConstant * owner.getTemperature()) - row[i][2];
     return trials;
 }
 

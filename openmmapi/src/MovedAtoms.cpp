@@ -28,7 +28,7 @@ Tensor OpenMMFlow::gather(const std::vector<Vec3>& all, const std::vector<int>& 
 }
 
 void OpenMMFlow::scatter(const Tensor& row, const std::vector<int>& particles, std::vector<Vec3>& all) {
-    const Tensor flat = row.contiguous();
+    const Tensor flat = row.to(at::kCPU).contiguous();
     const double* data = flat.const_data_ptr<double>();
     for (const int particle : particles)
         for (int k = 0; k < 3; k++)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Conditioned.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <cmath>
@@ -76,6 +77,13 @@ PulledResult Conditioned::inverseWithPullBack(const Tensor& x) const {
                 const Tensor none = at::zeros({onValue.size(0), numConditions}, onValue.options());
                 return split.takePassive(inner(split.join(none, onValue)));
             }};
+}
+
+std::vector<Tensor> Conditioned::getConstants() const {
+    std::vector<Tensor> all = split.getConstants();
+    appendTo(all, transform->getConstants());
+    all.push_back(conditions);
+    return all;
 }
 
 nlohmann::json Conditioned::getArchitecture() const {

@@ -127,6 +127,15 @@ NamedTensors Conditioner::getParameters() const {
     return parameters;
 }
 
+std::vector<Tensor> Conditioner::getConstants() const {
+    std::vector<Tensor> all = masks;
+    appendTo(all, neighbours);
+    for (const Tensor& index : {circularIndex, openIndex, places})
+        if (index.defined())
+            all.push_back(index);
+    return all;
+}
+
 nlohmann::json Conditioner::getArchitecture() const {
     return {{"hiddenSizes", options.hiddenSizes}, {"activation", options.activation}, {"extents", options.extents}};
 }

@@ -226,6 +226,12 @@ TransformResult AdditiveCoupling::inverse(const Tensor& x) const {
     return {split.join(split.takeActive(x) - predict(passivePart), passivePart), repeatForRows(0.0, x)};
 }
 
+std::vector<Tensor> AdditiveCoupling::getConstants() const {
+    std::vector<Tensor> all = conditioner.getConstants();
+    appendTo(all, split.getConstants());
+    return all;
+}
+
 nlohmann::json AdditiveCoupling::getArchitecture() const {
     return {{"type", getTypeName()},
             {"size", split.getSize()},
@@ -280,6 +286,12 @@ TransformResult AffineCoupling::inverse(const Tensor& x) const {
     const Tensor passivePart = split.takePassive(x);
     const auto [s, t] = predict(passivePart);
     return {split.join((split.takeActive(x) - t) * (-s).exp(), passivePart), -s.sum(1)};
+}
+
+std::vector<Tensor> AffineCoupling::getConstants() const {
+    std::vector<Tensor> all = conditioner.getConstants();
+    appendTo(all, split.getConstants());
+    return all;
 }
 
 nlohmann::json AffineCoupling::getArchitecture() const {
@@ -342,6 +354,13 @@ TransformResult SplineCoupling::apply(const Tensor& y, bool inverse) const {
     const TransformResult spline = RationalQuadraticSpline::apply(split.takeActive(y), conditioner(passivePart),
                                                                   circularActive, options.bins, options.bound, inverse);
     return {split.join(spline.value, passivePart), spline.logDet};
+}
+
+std::vector<Tensor> SplineCoupling::getConstants() const {
+    std::vector<Tensor> all = conditioner.getConstants();
+    appendTo(all, split.getConstants());
+    all.push_back(circularActive);
+    return all;
 }
 
 nlohmann::json SplineCoupling::getArchitecture() const {

@@ -46,13 +46,14 @@ std::shared_ptr<Flow> Flow::atTemperature(double kelvin) const {
             "one whose variance can be scaled");
     auto flow = std::make_shared<Flow>(scaled, transform, atoms);
     flow->temperature = kelvin;
+    flow->device = device;
     flow->metadata = metadata;
     return flow;
 }
 
 FlowSample Flow::sample(std::int64_t count, Random& random) const {
     require(count >= 1, "Flow::sample", "count", count, "at least 1");
-    return fromLatent(prior->sample(count, random));
+    return fromLatent(prior->sample(count, random).to(at::Device(device)));
 }
 
 FlowSample Flow::fromLatent(const Tensor& z) const {
@@ -92,7 +93,27 @@ void Flow::setParameterType(at::ScalarType dtype) {
 }
 
 std::shared_ptr<Flow> Flow::clone() const {
-    return deserialize(serialize());
+    return to(device);
+}
+
+std::shared_ptr<Flow> Flow::to(const std::string& newDevice) const {
+    try {
+        const at::Device target(newDevice);
+        const auto copy = deserialize(serialize());
+        if (target.is_cpu())
+            return copy;
+        require(prior->getBuffers().empty(), "Flow::to", "device", newDevice,
+                "cpu: a prior with tensors of its own works on processors only");
+        std::vector<Tensor> tensors = copy->transform->getConstants();
+        for (const auto& [name, tensor] : copy->getTensors())
+            tensors.push_back(tensor);
+        for (const Tensor& tensor : tensors)
+            tensor.set_data(tensor.detach().to(target));
+        copy->device = newDevice;
+        return copy;
+    } catch (const c10::Error& error) {
+        throw OpenMM::OpenMMException("Flow::to: " + newDevice + ": " + error.what_without_backtrace());
+    }
 }
 
 void Flow::save(const std::string& path) const {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/InternalCoordinates.h"
-#include "ChartKernel.h"
+#include "Chart.h"
+#include "DeviceKernels.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <cmath>
@@ -14,67 +15,95 @@ using namespace OpenMMFlow;
 using std::numbers::pi;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using ChartTables = InternalCoordinates::ChartTables;
 
 namespace {
 
-using Chart = InternalCoordinates::Chart;
-
-/** One of the chart's two directions. */
-struct Kernels : torch::CustomClassHolder {
-    double (Chart::*value)(const double*, double*) const;
-    void (Chart::*gradient)(const double*, const double*, const double*, double, double*) const;
-    std::int64_t outputSize;
-    std::shared_ptr<const Chart> chart;
-    Kernels(decltype(value) value, decltype(gradient) gradient, std::int64_t outputSize,
-            std::shared_ptr<const Chart> chart)
-        : value(value), gradient(gradient), outputSize(outputSize), chart(std::move(chart)) {}
+/** One of the chart's two directions. Autograd graphs share it: they may outlive the transform. */
+struct Direction : torch::CustomClassHolder {
+    bool inverse;
+    std::shared_ptr<const InternalCoordinates::Chart> chart;
+    ChartTables tables;
+    Direction(bool inverse, std::shared_ptr<const InternalCoordinates::Chart> chart, ChartTables tables)
+        : inverse(inverse), chart(std::move(chart)), tables(std::move(tables)) {}
+    [[nodiscard]] std::int64_t getOutputSize() const {
+        return inverse ? chart->getNumColumns() : 3 * chart->getNumAtoms();
+    }
+    /** The kernels of the device that holds the tables, if an argument is there too; else null. */
+    [[nodiscard]] const DeviceKernels* findKernels(const at::Tensor& argument) const {
+        return argument.device() == tables.rows.device() ? findDeviceKernels(argument.device().type()) : nullptr;
+    }
+    [[nodiscard]] ChartView viewTables() const {
+        ChartView view = chart->view();
+        view.rows = static_cast<const ZMatrixRow*>(tables.rows.const_data_ptr());
+        view.frame = tables.indices.const_data_ptr<int>();
+        view.bondColumn = view.frame + 3;
+        view.constrainedLength = tables.lengths.const_data_ptr<double>();
+        return view;
+    }
 };
 
-variable_list evaluate(const Kernels& kernels, const at::Tensor& argument) {
-    at::Tensor value = at::empty({argument.size(0), kernels.outputSize}, argument.options());
+variable_list evaluate(const Direction& direction, const at::Tensor& argument) {
+    at::Tensor value = at::empty({argument.size(0), direction.getOutputSize()}, argument.options());
     at::Tensor logDet = at::empty({argument.size(0)}, argument.options());
     const double* from = argument.const_data_ptr<double>();
-    double* to = value.mutable_data_ptr<double>();
-    for (std::int64_t i = 0; i < argument.size(0); i++)
-        logDet.mutable_data_ptr<double>()[i] =
-            ((*kernels.chart).*kernels.value)(from + i * argument.size(1), to + i * value.size(1));
+    double *to = value.mutable_data_ptr<double>(), *logDets = logDet.mutable_data_ptr<double>();
+    if (const DeviceKernels* kernels = direction.findKernels(argument))
+        kernels->evaluateChart(direction.viewTables(), direction.inverse, argument.size(0), from, to, logDets,
+                               argument.device().index());
+    else
+        for (std::int64_t i = 0; i < argument.size(0); i++)
+            logDets[i] = direction.chart->view().evaluate(direction.inverse, from + i * argument.size(1),
+                                                          to + i * value.size(1));
     return {value, logDet};
+}
+
+/** @param result  what evaluate() returned for the argument */
+at::Tensor pullBack(const Direction& direction, const at::Tensor& argument, const variable_list& result,
+                    const at::Tensor& onValue, const at::Tensor& onLogDet) {
+    at::Tensor onArgument = at::empty_like(argument);
+    const at::Tensor scratch = onValue.clone(at::MemoryFormat::Contiguous), weight = onLogDet.contiguous();
+    const std::int64_t in = argument.size(1), out = result[0].size(1);
+    const double *x = argument.const_data_ptr<double>(), *y = result[0].const_data_ptr<double>();
+    const double *logDet = result[1].const_data_ptr<double>(), *onLogDets = weight.const_data_ptr<double>();
+    double *onY = scratch.mutable_data_ptr<double>(), *onX = onArgument.mutable_data_ptr<double>();
+    if (const DeviceKernels* kernels = direction.findKernels(argument))
+        kernels->pullBackChart(direction.viewTables(), direction.inverse, argument.size(0), x, y, logDet, onY,
+                               onLogDets, onX, argument.device().index());
+    else
+        for (std::int64_t i = 0; i < argument.size(0); i++)
+            direction.chart->view().pullBack(direction.inverse, x + i * in, y + i * out, logDet[i], onY + i * out,
+                                             onLogDets[i], onX + i * in);
+    return onArgument;
 }
 
 struct ChartFunction : torch::autograd::Function<ChartFunction> {
     static variable_list forward(AutogradContext* context, const at::Tensor& argument,
-                                 const c10::intrusive_ptr<Kernels>& kernels) {
-        variable_list result = evaluate(*kernels, argument);
+                                 const c10::intrusive_ptr<Direction>& direction) {
+        variable_list result = evaluate(*direction, argument);
         context->save_for_backward({argument, result[0], result[1]});
-        context->saved_data["kernels"] = c10::IValue::make_capsule(kernels);
+        context->saved_data["direction"] = c10::IValue::make_capsule(direction);
         return result;
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         require(!at::GradMode::is_enabled(), "InternalCoordinates", "create_graph", "true",
                 "false: second derivatives are not available");
-        auto kernels = c10::static_intrusive_pointer_cast<Kernels>(context->saved_data["kernels"].toCapsule());
-        variable_list saved = context->get_saved_variables();
-        at::Tensor onValue = gradients[0].contiguous(), onLogDet = gradients[1].contiguous();
-        at::Tensor result = at::zeros_like(saved[0]);
-        std::int64_t in = saved[0].size(1), out = saved[1].size(1);
-        for (std::int64_t i = 0; i < result.size(0); i++)
-            if (std::isfinite(saved[2].const_data_ptr<double>()[i]))
-                ((*kernels->chart).*kernels->gradient)(
-                    saved[0].const_data_ptr<double>() + i * in, saved[1].const_data_ptr<double>() + i * out,
-                    onValue.const_data_ptr<double>() + i * out, onLogDet.const_data_ptr<double>()[i],
-                    result.mutable_data_ptr<double>() + i * in);
-        return {result, at::Tensor()};
+        auto direction = c10::static_intrusive_pointer_cast<Direction>(context->saved_data["direction"].toCapsule());
+        const variable_list saved = context->get_saved_variables();
+        return {pullBack(*direction, saved[0], {saved[1], saved[2]}, gradients[0], gradients[1]), at::Tensor()};
     }
 };
 
-TransformResult applyKernels(const c10::intrusive_ptr<Kernels>& kernels, const at::Tensor& argument,
+TransformResult applyKernels(const c10::intrusive_ptr<Direction>& direction, const at::Tensor& argument,
                              std::int64_t inputSize, const char* where) {
     require(argument.dim() == 2 && argument.size(1) == inputSize, where, "the argument's shape", argument.sizes(),
             "[batch, " + std::to_string(inputSize) + "]");
-    at::Tensor contiguous = argument.to(at::kCPU, at::kDouble).contiguous();
+    const at::Device device = direction->findKernels(argument) != nullptr ? argument.device() : at::kCPU;
+    at::Tensor contiguous = argument.to(device, at::kDouble).contiguous();
     bool differentiate = at::GradMode::is_enabled() && contiguous.requires_grad();
-    variable_list result = differentiate ? ChartFunction::apply(contiguous, kernels) : evaluate(*kernels, contiguous);
+    variable_list result =
+        differentiate ? ChartFunction::apply(contiguous, direction) : evaluate(*direction, contiguous);
     return {result[0].to(argument.device()), result[1].to(argument.device())};
 }
 
@@ -85,6 +114,15 @@ std::pair<at::Tensor, at::Tensor> findFrame(const at::Tensor& atoms, const std::
     at::Tensor e1 = unit(atoms.select(1, frame[1]) - origin), d2 = atoms.select(1, frame[2]) - origin;
     at::Tensor e2 = unit(d2 - e1 * (d2 * e1).sum(-1, true));
     return {at::stack({e1, e2, at::linalg_cross(e1, e2)}, 1), origin.unsqueeze(1)};
+}
+
+ChartTables makeTables(const InternalCoordinates::Chart& chart) {
+    std::vector<int> indices = chart.frame;
+    indices.insert(indices.end(), chart.bondColumn.begin(), chart.bondColumn.end());
+    const auto bytes = static_cast<std::int64_t>(chart.rows.size() * sizeof(ZMatrixRow));
+    const at::Tensor rows = at::empty({bytes}, at::kByte);
+    std::memcpy(rows.mutable_data_ptr(), chart.rows.data(), bytes);
+    return {rows, at::tensor(indices, at::kInt), at::tensor(chart.constrainedLength, at::kDouble)};
 }
 
 void checkRow(const ZMatrixRow& row, std::size_t index, int numAtoms, std::set<int>& placed) {
@@ -130,6 +168,7 @@ InternalCoordinates::InternalCoordinates(std::vector<ZMatrixRow> rows, std::vect
         if (made.constrainedLength[atom] == 0)
             made.bondColumn[atom] = made.numBonds++;
     chart = std::make_shared<const Chart>(std::move(made));
+    tables = makeTables(*chart);
 }
 
 int InternalCoordinates::getNumAtoms() const {
@@ -173,30 +212,23 @@ int InternalCoordinates::findTorsion(int bond, int angle) const {
 }
 
 TransformResult InternalCoordinates::forward(const at::Tensor& xi) const {
-    auto kernels = c10::make_intrusive<Kernels>(&Chart::build, &Chart::buildGradient, getOutputSize(), chart);
-    return applyKernels(kernels, xi, getInputSize(), "InternalCoordinates::forward");
+    return applyKernels(c10::make_intrusive<Direction>(false, chart, tables), xi, getInputSize(),
+                        "InternalCoordinates::forward");
 }
 
 TransformResult InternalCoordinates::inverse(const at::Tensor& x) const {
-    auto kernels = c10::make_intrusive<Kernels>(&Chart::measure, &Chart::measureGradient, getInputSize(), chart);
-    return applyKernels(kernels, x, getOutputSize(), "InternalCoordinates::inverse");
+    return applyKernels(c10::make_intrusive<Direction>(true, chart, tables), x, getOutputSize(),
+                        "InternalCoordinates::inverse");
 }
 
 PulledResult InternalCoordinates::inverseWithPullBack(const at::Tensor& x) const {
-    if (!x.is_cpu() || x.scalar_type() != at::kDouble)
+    auto direction = c10::make_intrusive<Direction>(true, chart, tables);
+    if (x.scalar_type() != at::kDouble || (!x.is_cpu() && direction->findKernels(x) == nullptr))
         return Transform::inverseWithPullBack(x);
     const at::NoGradGuard noGrad;
     const TransformResult map = inverse(x.detach());
-    return {map, [chart = chart, x = x.detach().contiguous(), map](const at::Tensor& onValue) {
-                const at::Tensor on = onValue.contiguous();
-                at::Tensor result = at::zeros_like(x);
-                for (std::int64_t i = 0; i < x.size(0); i++)
-                    if (std::isfinite(map.logDet.const_data_ptr<double>()[i]))
-                        chart->measureGradient(x.const_data_ptr<double>() + i * x.size(1),
-                                               map.value.const_data_ptr<double>() + i * on.size(1),
-                                               on.const_data_ptr<double>() + i * on.size(1), 1.0,
-                                               result.mutable_data_ptr<double>() + i * x.size(1));
-                return result;
+    return {map, [direction, x = x.detach().contiguous(), map](const at::Tensor& onValue) {
+                return pullBack(*direction, x, {map.value, map.logDet}, onValue, at::ones_like(map.logDet));
             }};
 }
 

@@ -60,6 +60,12 @@ TransformResult MaskedAutoregressive::apply(const Tensor& y, const Tensor& raw, 
     return inverse ? TransformResult{(y - t) * (-s).exp(), -s.sum(1)} : TransformResult{y * s.exp() + t, s.sum(1)};
 }
 
+std::vector<Tensor> MaskedAutoregressive::getConstants() const {
+    std::vector<Tensor> all = conditioner.getConstants();
+    all.push_back(isCircular);
+    return all;
+}
+
 nlohmann::json MaskedAutoregressive::getArchitecture() const {
     return {{"type", getTypeName()},
             {"size", size},

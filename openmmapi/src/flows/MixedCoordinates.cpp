@@ -110,6 +110,13 @@ TransformResult MixedCoordinates::inverse(const Tensor& xi) const {
     return replace(xi, {y.value, x.logDet + y.logDet}, -std::numeric_limits<double>::infinity(), 0.0);
 }
 
+std::vector<Tensor> MixedCoordinates::getConstants() const {
+    std::vector<Tensor> all = cartesian->getConstants();
+    appendTo(all, internal->getConstants());
+    all.push_back(index);
+    return all;
+}
+
 nlohmann::json MixedCoordinates::getArchitecture() const {
     return {{"type", getTypeName()},
             {"size", size},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "NetworkPass.h"
+#include "DeviceKernels.h"
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -101,6 +102,8 @@ template class OpenMMFlow::NetworkPass<double>;
 bool OpenMMFlow::suitsNetworkPass(const Conditioner& conditioner, int size, const Tensor& y, std::int64_t maxRows) {
     if (y.dim() != 2 || y.size(1) != size || y.size(0) < 1 || y.size(0) > maxRows || !y.is_cpu() ||
         y.scalar_type() != at::kDouble || !conditioner.isPerceptron())
+        return false;
+    if (findDeviceKernels(y.device().type()) != nullptr) // those go first
         return false;
     const at::ScalarType dtype = conditioner.getWeights()[0].scalar_type();
     const auto isPlain = [&](const Tensor& t) { return t.is_cpu() && t.scalar_type() == dtype && t.is_contiguous(); };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/OnColumns.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <nlohmann/json.hpp>
 
@@ -36,6 +37,12 @@ PulledResult OnColumns::inverseWithPullBack(const Tensor& x) const {
     return {join(part.result, x.detach()), [split = split, inner = std::move(part.pullBack)](const Tensor& onValue) {
                 return split.join(inner(split.takeActive(onValue)), split.takePassive(onValue));
             }};
+}
+
+std::vector<Tensor> OnColumns::getConstants() const {
+    std::vector<Tensor> all = split.getConstants();
+    appendTo(all, transform->getConstants());
+    return all;
 }
 
 nlohmann::json OnColumns::getArchitecture() const {

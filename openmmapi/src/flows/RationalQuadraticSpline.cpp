@@ -2,6 +2,7 @@
 
 #include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "../latent/TensorTools.h"
+#include "DeviceSpline.h"
 #include "SplineBlock.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/Parallel.h>
@@ -106,6 +107,10 @@ Tensor makeKnots(const Tensor& raw, int bins) {
 TransformResult RationalQuadraticSpline::apply(const Tensor& x, const Tensor& raw, const Tensor& circular, int bins,
                                                double bound, bool inverse) {
     check(x, raw, circular, bins, bound);
+    if (findDeviceKernels(x.device().type()) != nullptr)
+        return applyDeviceSpline(x, raw, circular, bins, bound, inverse);
+    if (!x.is_cpu())
+        return applyReference(x, raw, circular, bins, bound, inverse);
     SplineSettings settings{x.size(1), std::vector<int>(x.size(1)), {}, bins, bound, inverse};
     std::iota(settings.active.begin(), settings.active.end(), 0);
     const Tensor flags = circular.contiguous();
@@ -132,7 +137,7 @@ TransformResult RationalQuadraticSpline::applyReference(const Tensor& x, const T
     const Tensor rawSlopes = parameters.narrow(-1, 2 * bins, bins);
     Tensor slopes = (minSlope + at::softplus(rawSlopes + std::log(std::expm1(1.0 - minSlope)))).to(at::kDouble);
     slopes = at::cat({slopes, slopes.narrow(-1, 0, 1)}, -1);
-    const Tensor isEnd = at::zeros({bins + 1}, at::kBool);
+    const Tensor isEnd = at::zeros({bins + 1}, circular.options());
     isEnd[0] = true;
     isEnd[bins] = true;
     slopes = at::where(isEnd & ~circular.unsqueeze(-1), at::ones_like(slopes), slopes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Sequence.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
@@ -89,6 +90,13 @@ NamedTensors Sequence::getBuffers() const {
     NamedTensors all;
     for (std::size_t i = 0; i < transforms.size(); i++)
         append(all, transforms[i]->getBuffers(), i);
+    return all;
+}
+
+std::vector<Tensor> Sequence::getConstants() const {
+    std::vector<Tensor> all;
+    for (const auto& transform : transforms)
+        appendTo(all, transform->getConstants());
     return all;
 }
 

@@ -257,6 +257,12 @@ TransformResult SmoothCoupling::apply(const Tensor& y, bool inverse) const {
     return {split.join(at::cat({open.value, wrapAngle(turned.value)}, 1), passivePart), open.logDet + turned.logDet};
 }
 
+std::vector<Tensor> SmoothCoupling::getConstants() const {
+    std::vector<Tensor> all = conditioner.getConstants();
+    appendTo(all, split.getConstants());
+    return all;
+}
+
 nlohmann::json SmoothCoupling::getArchitecture() const {
     return {{"type", getTypeName()},
             {"size", split.getSize()},

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Transform.h"
+#include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
 using namespace OpenMMFlow;
 using at::Tensor;
+
+std::vector<Tensor> Transform::getConstants() const {
+    require(false, "Flow::to", "device of " + getTypeName(), "another than cpu",
+            "cpu: this transform works on processors only");
+    return {};
+}
 
 PulledResult Transform::inverseWithPullBack(const Tensor& x) const {
     const at::AutoGradMode grad(true);

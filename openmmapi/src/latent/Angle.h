@@ -2,6 +2,7 @@
 #define OPENMMFLOW_LATENT_ANGLE_H_
 // SPDX-License-Identifier: MIT
 
+#include "HostDevice.h"
 #include <numbers>
 
 namespace OpenMMFlow {
@@ -12,7 +13,7 @@ namespace OpenMMFlow {
  * @param V  double, or a vector of doubles; not shared between kernels that are compiled for different processors
  */
 template <class V>
-[[maybe_unused]] static inline V wrap(V angle) {
+[[maybe_unused]] OPENMMFLOW_HOST_DEVICE static inline V wrap(V angle) {
     using std::numbers::pi;
     constexpr double rounding = 0x1.8p52; // adding it rounds to an integer
     const V turns = (angle * (0.5 / pi) + rounding) - rounding;

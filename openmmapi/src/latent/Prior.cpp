@@ -41,7 +41,7 @@ nlohmann::json describe(const std::vector<std::shared_ptr<Prior>>& priors) {
 
 /** For each row the number of the column that u in (0, 1) falls on, int64 [batch]. @param p  probabilities by row */
 Tensor chooseColumn(const Tensor& p, Random& random) {
-    const Tensor u = random.uniform(p.size(0), 1);
+    const Tensor u = random.uniform(p.size(0), 1).to(p.device());
     return (p.cumsum(1).narrow(1, 0, p.size(1) - 1) <= u).sum(1);
 }
 
@@ -78,7 +78,7 @@ DensityGradient GaussianPrior::logDensityWithGradient(const Tensor& z) const {
 Tensor GaussianPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
     checkShape(z, size, "GaussianPrior::perturb");
     checkStep(stepSize, "GaussianPrior::perturb");
-    return std::sqrt(1 - stepSize * stepSize) * z + stepSize * sample(z.size(0), random);
+    return std::sqrt(1 - stepSize * stepSize) * z + stepSize * sample(z.size(0), random).to(z.device());
 }
 
 std::shared_ptr<Prior> GaussianPrior::scaleVariance(double factor) const {
@@ -110,7 +110,7 @@ DensityGradient UniformTorusPrior::logDensityWithGradient(const Tensor& z) const
 Tensor UniformTorusPrior::perturb(const Tensor& z, double stepSize, Random& random) const {
     checkShape(z, size, "UniformTorusPrior::perturb");
     checkStep(stepSize, "UniformTorusPrior::perturb");
-    return wrapAngle(z + stepSize * sample(z.size(0), random));
+    return wrapAngle(z + stepSize * sample(z.size(0), random).to(z.device()));
 }
 
 std::vector<int> UniformTorusPrior::getCircularIndices() const {
@@ -243,7 +243,7 @@ Tensor MixturePrior::logJoint(const Tensor& z) const {
     std::vector<Tensor> columns;
     for (const auto& component : components)
         columns.push_back(component->logDensity(z));
-    return at::stack(columns, 1) + logWeights;
+    return at::stack(columns, 1) + logWeights.to(z.device());
 }
 
 Tensor MixturePrior::logDensity(const Tensor& z) const {
@@ -261,7 +261,7 @@ DensityGradient MixturePrior::logDensityWithGradient(const Tensor& z) const {
     }
     // The gradient of a mixture is that of its components, weighted by their probabilities given z. Where z is outside
     // of a component's domain, its gradient may be anything.
-    const Tensor joint = at::stack(columns, 1) + logWeights, weight = joint.softmax(1).unsqueeze(2);
+    const Tensor joint = at::stack(columns, 1) + logWeights.to(z.device()), weight = joint.softmax(1).unsqueeze(2);
     const Tensor terms = at::where(weight > 0, weight * at::stack(gradients, 1), 0.0);
     return {joint.logsumexp(1), terms.sum(1)};
 }
@@ -270,14 +270,14 @@ Tensor MixturePrior::perturb(const Tensor& z, double stepSize, Random& random) c
     checkShape(z, getSize(), "MixturePrior::perturb");
     checkStep(stepSize, "MixturePrior::perturb");
     const Tensor chosen = chooseColumn(logJoint(z).softmax(1), random);
-    const Tensor anew = random.uniform(z.size(0), 1) < stepSize;
+    const Tensor anew = random.uniform(z.size(0), 1).to(z.device()) < stepSize;
     Tensor moved = z.clone();
     for (std::size_t k = 0; k < components.size(); k++) {
         const Tensor rows = (chosen == static_cast<std::int64_t>(k)).nonzero().squeeze(1);
         if (rows.numel() > 0)
             moved.index_copy_(0, rows, components[k]->perturb(z.index_select(0, rows), stepSize, random));
     }
-    return at::where(anew, sample(z.size(0), random), moved);
+    return at::where(anew, sample(z.size(0), random).to(z.device()), moved);
 }
 
 nlohmann::json MixturePrior::getArchitecture() const {

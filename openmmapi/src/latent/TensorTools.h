@@ -18,6 +18,11 @@ inline at::Tensor indexTensor(const std::vector<int>& values) {
     return at::tensor(at::ArrayRef<int>(values), at::kLong);
 }
 
+/** Append a list to another. */
+inline void appendTo(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& more) {
+    all.insert(all.end(), more.begin(), more.end());
+}
+
 /** The same number for each row, float64 [batch]. @param like  [batch, ...] */
 inline at::Tensor repeatForRows(double value, const at::Tensor& like) {
     return at::full({like.size(0)}, value, like.options().dtype(at::kDouble).requires_grad(false));

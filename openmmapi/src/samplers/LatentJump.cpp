@@ -43,7 +43,7 @@ JumpInfo decide(const LatentJump::Options& options, const JumpState& current, co
 Tensor OpenMMFlow::proposeLatent(const Prior& prior, JumpKind kind, double stepSize, const Tensor& z, Random& random) {
     switch (kind) {
     case JumpKind::Independence:
-        return prior.sample(z.size(0), random);
+        return prior.sample(z.size(0), random).to(z.device());
     case JumpKind::PriorPreserving:
         return prior.perturb(z, stepSize, random);
     case JumpKind::RandomWalk:
@@ -51,7 +51,8 @@ Tensor OpenMMFlow::proposeLatent(const Prior& prior, JumpKind kind, double stepS
     }
     const auto circular = prior.getCircularIndices();
     const CircularShift wrap(prior.getSize(), circular, std::vector<double>(circular.size(), 0.0));
-    return wrap.forward(z + stepSize * random.normal(z.size(0), z.size(1))).value;
+    const Tensor moved = z.to(at::kCPU) + stepSize * random.normal(z.size(0), z.size(1));
+    return wrap.forward(moved).value.to(z.device());
 }
 
 LatentJump::LatentJump(std::shared_ptr<Flow> newFlow, std::shared_ptr<ReducedPotential> newPotential,

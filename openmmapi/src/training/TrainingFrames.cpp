@@ -27,12 +27,17 @@ TrainingFrames::TrainingFrames(const std::shared_ptr<Flow>& flow, double validat
         numTrained--;
     fixedTransforms.assign(transforms.begin() + static_cast<std::ptrdiff_t>(numTrained), transforms.end());
     size = flow->getSize();
+    device = flow->getDevice();
 }
 
 void TrainingFrames::clear() {
     training = {};
     validation = {};
     leftOut = 0;
+}
+
+TrainingFrames::Batch TrainingFrames::Frames::take(const Tensor& rows, const std::string& device) const {
+    return {y.index_select(0, rows).to(at::Device(device)), logDet.index_select(0, rows).to(at::Device(device))};
 }
 
 void TrainingFrames::Frames::append(const Tensor& newY, const Tensor& newLogDet, const Tensor& newLogWeight) {
@@ -55,13 +60,15 @@ void TrainingFrames::add(const Tensor& x, const Tensor& logWeight) {
         require(logWeight.dim() == 1 && logWeight.size(0) == x.size(0), where, "shape of logWeight", logWeight.sizes(),
                 "[frames]");
     const at::NoGradGuard noGrad;
-    Tensor y = x.to(at::kDouble), logDet = at::zeros({x.size(0)}, at::kDouble);
+    Tensor y = x.to(at::Device(device), at::kDouble), logDet = at::zeros({x.size(0)}, y.options());
     for (auto transform = fixedTransforms.rbegin(); transform != fixedTransforms.rend(); ++transform) {
         const TransformResult step = (*transform)->inverse(y);
         y = step.value;
         logDet = logDet + step.logDet;
     }
-    const Tensor weight = weighted ? logWeight.to(at::kDouble) : at::zeros({x.size(0)}, at::kDouble);
+    y = y.to(at::kCPU);
+    logDet = logDet.to(at::kCPU);
+    const Tensor weight = weighted ? logWeight.to(at::kCPU, at::kDouble) : at::zeros({x.size(0)}, at::kDouble);
     const Tensor valid = (at::isfinite(logDet) & at::isfinite(y).all(1) & at::isfinite(weight)).nonzero().squeeze(1);
     leftOut += x.size(0) - valid.size(0);
     require(valid.size(0) > 0, where, "number of frames within the flow's domain", valid.size(0), "at least 1");
@@ -83,7 +90,7 @@ TrainingFrames::Batch TrainingFrames::draw(std::int64_t count, Random& generator
     const Tensor rows = training.cumulative.defined()
                             ? at::searchsorted(training.cumulative, uniform * training.cumulative[-1])
                             : (uniform * static_cast<double>(getNumTraining())).to(at::kLong);
-    return {training.y.index_select(0, rows), training.logDet.index_select(0, rows)};
+    return training.take(rows, device);
 }
 
 double TrainingFrames::averageHeldOut(const std::function<Tensor(const Batch&)>& function) const {
@@ -95,8 +102,8 @@ double TrainingFrames::averageHeldOut(const std::function<Tensor(const Batch&)>&
     constexpr std::int64_t chunk = 1024;
     for (std::int64_t start = 0; start < getNumValidation(); start += chunk) {
         const std::int64_t count = std::min(chunk, getNumValidation() - start);
-        const Batch batch{validation.y.narrow(0, start, count), validation.logDet.narrow(0, start, count)};
-        sum += (weight.narrow(0, start, count) * function(batch)).sum();
+        const Batch batch = validation.take(at::arange(start, start + count, at::kLong), device);
+        sum += (weight.narrow(0, start, count) * function(batch).to(at::kCPU)).sum();
     }
     return sum.item<double>();
 }

@@ -41,6 +41,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return transform->getParameters(); }
     [[nodiscard]] NamedTensors getBuffers() const override { return transform->getBuffers(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] at::Tensor join(const at::Tensor& y) const;

@@ -61,6 +61,8 @@ public:
     /** @param y  float64 [batch, input size]  @return [batch, output size] in the dtype of the weights */
     [[nodiscard]] at::Tensor operator()(const at::Tensor& y) const;
     [[nodiscard]] NamedTensors getParameters() const;
+    /** As Transform::getConstants(). */
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const;
     [[nodiscard]] nlohmann::json getArchitecture() const;
     /** The options that getArchitecture() described. */
     static Options readOptions(const nlohmann::json& architecture);

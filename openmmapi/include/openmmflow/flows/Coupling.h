@@ -23,6 +23,8 @@ public:
     [[nodiscard]] at::Tensor takeActive(const at::Tensor& y) const;
     [[nodiscard]] at::Tensor takePassive(const at::Tensor& y) const;
     [[nodiscard]] at::Tensor join(const at::Tensor& activePart, const at::Tensor& passivePart) const;
+    /** As Transform::getConstants(). */
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const { return {activeIndex, passiveIndex, joinIndex}; }
 
 private:
     int size;
@@ -53,6 +55,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "AdditiveCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] at::Tensor predict(const at::Tensor& passivePart) const;
@@ -86,6 +89,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "AffineCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] std::pair<at::Tensor, at::Tensor> predict(const at::Tensor& passivePart) const;
@@ -126,6 +130,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "SplineCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] TransformResult apply(const at::Tensor& y, bool inverse) const;

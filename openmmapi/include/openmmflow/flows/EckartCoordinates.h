@@ -46,6 +46,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     /** Q: any orthonormal basis will do, so that the one that was trained with has to be kept. */
     [[nodiscard]] NamedTensors getBuffers() const override { return {{"basis", basis}}; }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {reference}; }
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const override;
 
 private:

@@ -18,6 +18,7 @@ public:
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Permutation"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {forwardIndex, inverseIndex}; }
 
 private:
     std::vector<int> order;
@@ -41,6 +42,7 @@ public:
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Scaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {shift, scale}; }
 
 private:
     at::Tensor shift, scale;
@@ -68,6 +70,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "LearnedScaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return {{"scale", scale}}; }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {}; }
 
 private:
     at::Tensor scale;
@@ -93,6 +96,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "ExpScaling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return {{"logScale", logScale}}; }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {}; }
 
 private:
     at::Tensor logScale;
@@ -112,6 +116,7 @@ public:
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "CircularShift"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {offset, circular}; }
 
 private:
     int size;

@@ -87,8 +87,17 @@ public:
     [[nodiscard]] NamedTensors getTensors() const;
     /** Change the dtype of the networks' parameters. @param dtype  float32 or float64 */
     void setParameterType(at::ScalarType dtype);
-    /** A copy that shares nothing with this flow. */
+    /** A copy that shares nothing with this flow, on the same device. */
     [[nodiscard]] std::shared_ptr<Flow> clone() const;
+    /**
+     * A copy that shares nothing with this flow and works on a device. Random numbers are the same on every device:
+     * they are drawn on the processor. Throws where a part of the flow works on processors only.
+     *
+     * @param device  as torch names it: "cpu", "cuda", "cuda:1"
+     */
+    [[nodiscard]] std::shared_ptr<Flow> to(const std::string& device) const;
+    /** Where the flow's tensors are and its samples come from; arguments have to be there. */
+    [[nodiscard]] std::string getDevice() const { return device; }
 
     /** Write the flow to a file, whole or not at all. See FlowFile.h for the format. */
     void save(const std::string& path) const;
@@ -104,6 +113,7 @@ private:
     std::shared_ptr<Transform> transform;
     std::vector<int> atoms;
     double temperature = 0.0;
+    std::string device = "cpu";
     std::map<std::string, std::string> metadata;
 };
 

@@ -3,36 +3,11 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/Transform.h"
+#include "openmmflow/flows/ZMatrixRow.h"
 #include <openmm/System.h>
 #include <openmm/Vec3.h>
 
 namespace OpenMMFlow {
-
-/** Where the torsion of a row of a Z-matrix may lie. */
-enum class TorsionRange {
-    /** A rotor: the circle. */
-    Circle,
-    /** One turn about a centre, cut opposite of it: an atom that stays on its side of the axis, as in a planar centre.
-     */
-    Turn,
-    /** (0, pi): a tetrahedral centre of fixed handedness. */
-    Positive,
-    /** (-pi, 0): the same, of the other hand. */
-    Negative
-};
-
-/**
- * One row of a Z-matrix: an atom placed by its distance to `bond`, its angle at `bond` towards `angle`, and its torsion
- * about the axis bond-angle, counted from the atom `torsion`. A rotor (Circle) counts from an atom beyond `angle`; all
- * other torsions are offsets from an atom that is itself bonded to `bond`. Numbers are positions in the list of charted
- * atoms.
- */
-struct ZMatrixRow {
-    int atom, bond, angle, torsion;
-    TorsionRange range = TorsionRange::Circle;
-    /** Of a Turn: the torsion (rad) at which its coordinate is 0. */
-    double center = 0.0;
-};
 
 /**
  * Bond-angle-torsion coordinates xi of a connected set of n atoms, as the last transform of a molecular flow.
@@ -115,14 +90,23 @@ public:
     [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "InternalCoordinates"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override {
+        return {tables.rows, tables.indices, tables.lengths};
+    }
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const override;
 
     /** The rows and what the kernels need besides; never changes. Autograd graphs share it: they may outlive the
      * transform. */
     struct Chart;
 
+    /** What kernels need of it, as tensors, which may be on a device. */
+    struct ChartTables {
+        at::Tensor rows, indices, lengths; // bytes of ZMatrixRow [rows]; the frame, then Chart::bondColumn; [n]
+    };
+
 private:
     std::shared_ptr<const Chart> chart;
+    ChartTables tables;
 };
 
 } // namespace OpenMMFlow

@@ -2,8 +2,8 @@
 #define OPENMMFLOW_FLOWS_LATTICEVELOCITYFIELD_H_
 // SPDX-License-Identifier: MIT
 
-#include "openmmflow/latent/Lattice.h"
 #include "openmmflow/flows/VelocityField.h"
+#include "openmmflow/latent/Lattice.h"
 
 namespace OpenMMFlow {
 

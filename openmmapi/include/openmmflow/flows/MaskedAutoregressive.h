@@ -44,6 +44,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "MaskedAutoregressive"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] int countParameters() const;

@@ -39,6 +39,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "MixedCoordinates"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getBuffers() const override { return cartesian->getBuffers(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     MixedCoordinates(int size, std::vector<int> columns, std::shared_ptr<EckartCoordinates> cartesian,

@@ -32,6 +32,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return transform->getParameters(); }
     [[nodiscard]] NamedTensors getBuffers() const override { return transform->getBuffers(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] TransformResult join(const TransformResult& part, const at::Tensor& whole) const;

@@ -22,6 +22,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override;
     [[nodiscard]] NamedTensors getBuffers() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
     [[nodiscard]] at::Tensor place(const at::Tensor& x, const at::Tensor& reference) const override;
 
 private:
@@ -41,6 +42,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return transform->getParameters(); }
     [[nodiscard]] NamedTensors getBuffers() const override { return transform->getBuffers(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return transform->getConstants(); }
 
 private:
     std::shared_ptr<Transform> transform;

@@ -50,6 +50,7 @@ public:
     [[nodiscard]] std::string getTypeName() const override { return "SmoothCoupling"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override { return conditioner.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] TransformResult apply(const at::Tensor& y, bool inverse) const;

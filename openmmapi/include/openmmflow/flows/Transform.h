@@ -76,6 +76,11 @@ public:
     /** Tensors that are saved but not trained. */
     [[nodiscard]] virtual NamedTensors getBuffers() const { return {}; }
     /**
+     * Tensors that are neither, such as lists of indices: handles, for moving them to another device (Flow::to). This
+     * one throws: a transform that says nothing works on processors only.
+     */
+    [[nodiscard]] virtual std::vector<at::Tensor> getConstants() const;
+    /**
      * For charts that leave rigid motions out: move each x rigidly onto the frame of a reference. Others return x.
      *
      * @param x          [batch, output size]

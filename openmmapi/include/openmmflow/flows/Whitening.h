@@ -40,6 +40,7 @@ public:
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "Whitening"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {}; }
     [[nodiscard]] NamedTensors getBuffers() const override { return {{"mean", mean}, {"matrix", matrix}}; }
 
 private:

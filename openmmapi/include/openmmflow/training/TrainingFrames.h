@@ -50,12 +50,14 @@ private:
         at::Tensor y, logDet, logWeight;
         at::Tensor cumulative; // of the weights, for drawing; undefined when all are equal
         [[nodiscard]] std::int64_t size() const { return y.defined() ? y.size(0) : 0; }
+        [[nodiscard]] Batch take(const at::Tensor& rows, const std::string& device) const;
         void append(const at::Tensor& newY, const at::Tensor& newLogDet, const at::Tensor& newLogWeight);
     };
     std::string owner;
     double validationFraction;
     Random random;
     int size;
+    std::string device; // the flow's, where batches go; frames stay on the host
     std::size_t numTrained;
     std::vector<std::shared_ptr<Transform>> fixedTransforms; // the ones after them
     Frames training, validation;
