@@ -3,6 +3,8 @@
 #include "openmmflow/energies/ContextPotential.h"
 #include "ThreadCrew.h"
 #include "openmmflow/energies/ConstraintMetric.h"
+#include "openmmflow/internal/MovedAtomsKernel.h"
+#include "openmmflow/internal/PlatformKernels.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <atomic>
@@ -16,6 +18,8 @@
 #include <openmm/MonteCarloFlexibleBarostat.h>
 #include <openmm/MonteCarloMembraneBarostat.h>
 #include <openmm/Platform.h>
+#include <openmm/VerletIntegrator.h>
+#include <openmm/kernels.h>
 #include <openmm/serialization/XmlSerializer.h>
 #include <set>
 #include <torch/csrc/autograd/autograd.h>
@@ -59,11 +63,23 @@ public:
     }
     void step(int) override { throw OpenMMException("ContextPotential: its Contexts do not move"); }
 
+    /** The Context, once it has been made. */
+    ContextImpl* contextImpl = nullptr;
+
 protected:
-    void initialize(ContextImpl&) override {}
-    std::vector<std::string> getKernelNames() override { return {}; }
+    // Platforms on devices allocate what every Context needs when the kernel of an integrator is made.
+    void initialize(ContextImpl& context) override {
+        contextImpl = &context;
+        kernel = context.getPlatform().createKernel(IntegrateVerletStepKernel::Name(), context);
+        kernel.getAs<IntegrateVerletStepKernel>().initialize(context.getSystem(), VerletIntegrator(getStepSize()));
+    }
+    void cleanup() override { kernel = Kernel(); }
+    std::vector<std::string> getKernelNames() override { return {IntegrateVerletStepKernel::Name()}; }
     double computeKineticEnergy() override { return 0.0; }
     bool kineticEnergyRequiresForce() const override { return false; }
+
+private:
+    Kernel kernel;
 };
 
 /** A Context, used by one thread at a time. */
@@ -74,14 +90,37 @@ struct Worker {
         for (int i = 0; i < system.getNumParticles(); i++)
             hasVirtualSites = hasVirtualSites || system.isVirtualSite(i);
     }
+    /** Have rows read on the device from now on, where the Platform has a plugin library of ours. */
+    void lookForKernel(const std::vector<int>& atoms) {
+        const std::string& name = context.getPlatform().getName();
+        if (name == "Reference" || name == "CPU")
+            return;
+        const PlatformKernel made = makePlatformKernel(MovedAtomsKernel::Name(), *integrator.contextImpl);
+        if (!made.exists)
+            return;
+        context.setPositions(positions);
+        kernel = made.kernel;
+        movedAtoms = &kernel.getAs<MovedAtomsKernel>();
+        movedAtoms->initialize(*integrator.contextImpl, atoms);
+    }
     State evaluate(int types, int groups) {
         context.setPositions(positions);
         if (hasVirtualSites)
             context.computeVirtualSites();
         return context.getState(types, false, groups);
     }
+    /** The energy (kJ/mol) at a row of the atoms' positions, wherever that is; the other particles stay. */
+    double evaluateRow(const Tensor& row, bool includeForces, int groups) {
+        ContextImpl& impl = *integrator.contextImpl;
+        movedAtoms->scatter(impl, row);
+        if (hasVirtualSites)
+            impl.computeVirtualSites();
+        return impl.calcForcesAndEnergy(includeForces, true, groups);
+    }
     IdleIntegrator integrator;
     Context context;
+    Kernel kernel; // let go of before the Context goes
+    MovedAtomsKernel* movedAtoms = nullptr;
     std::vector<Vec3> positions;
     bool hasVirtualSites = false;
     std::string failure;
@@ -208,6 +247,8 @@ public:
         for (int i = 0; i < count; i++)
             workers.push_back(std::make_unique<Worker>(*system, platform,
                                                        addThreads(platform.getName(), options.properties), reference));
+        for (const auto& worker : workers)
+            worker->lookForKernel(atoms);
         crew = std::make_unique<ThreadCrew>(count);
     }
 
@@ -217,23 +258,29 @@ public:
         const std::int64_t batch = samples.size(0);
         // Most often nothing has to be copied; each operation on a tensor takes as long as part of a small energy.
         const bool ready = samples.device().is_cpu() && samples.scalar_type() == at::kDouble && samples.is_contiguous();
-        const Tensor x = ready ? samples : samples.detach().to(at::kCPU, at::kDouble).contiguous();
+        const bool onDevice = workers.front()->movedAtoms != nullptr; // rows then stay where they are
+        const at::Device device = onDevice ? samples.device() : at::kCPU;
+        const Tensor x = ready ? samples : samples.detach().to(device, at::kDouble).contiguous();
         EnergyResult result;
         result.u = at::empty({batch}, at::kDouble);
         if (gradient == Gradient::Compute)
-            result.gradient = at::zeros({batch, 3 * numAtoms}, at::kDouble);
+            result.gradient = at::zeros({batch, 3 * numAtoms}, x.options().requires_grad(false));
         const std::lock_guard lock(mutex);
-        run(x.const_data_ptr<double>(), batch, result);
-        if (metric.getNumConstraints() > 0)
-            subtractMetric(x.detach().view({batch, 3 * numAtoms}), result);
+        if (onDevice)
+            runOnDevice(x.detach().view({batch, 3 * numAtoms}), result);
+        else
+            runOnHost(x.const_data_ptr<double>(), batch, result);
+        if (metric.getNumConstraints() > 0) {
+            if (gradient == Gradient::Compute)
+                result.gradient = result.gradient.to(at::kCPU);
+            subtractMetric(x.detach().to(at::kCPU).view({batch, 3 * numAtoms}), result);
+        }
         counts.evaluations += batch;
         counts.nonFinite += result.nonFinite;
         counts.failed += result.failed;
-        if (!samples.device().is_cpu()) {
-            result.u = result.u.to(samples.device());
-            if (gradient == Gradient::Compute)
-                result.gradient = result.gradient.to(samples.device());
-        }
+        result.u = result.u.to(samples.device());
+        if (gradient == Gradient::Compute)
+            result.gradient = result.gradient.to(samples.device());
         return result;
     }
 
@@ -259,21 +306,53 @@ private:
                     "[batch, " + std::to_string(3 * numAtoms) + "] or [batch, " + std::to_string(numAtoms) + ", 3]");
     }
 
-    // Every Context takes the next few samples until none is left; the caller works the first Context.
-    void run(const double* rows, std::int64_t batch, EnergyResult& result) {
-        if (batch == 0)
-            return;
+    void runOnHost(const double* rows, std::int64_t batch, EnergyResult& result) {
         const auto columns = static_cast<std::int64_t>(3 * atoms.size());
         double* u = result.u.mutable_data_ptr<double>();
         double* gradients = result.gradient.defined() ? result.gradient.mutable_data_ptr<double>() : nullptr;
+        run(batch, result, [&](Worker& worker, std::int64_t i) {
+            return evaluateSample(worker, rows + i * columns, u[i], gradients ? gradients + i * columns : nullptr);
+        });
+    }
+
+    // Tensors of the device are put together here, not in the Contexts' threads: work in one stream is in order.
+    void runOnDevice(const Tensor& x, EnergyResult& result) {
+        const Tensor isFinite = at::isfinite(x).all(1).to(at::kCPU);
+        const bool* finite = isFinite.const_data_ptr<bool>();
+        double* u = result.u.mutable_data_ptr<double>();
+        std::vector<Tensor> forces(x.size(0)), rows = x.split(1);
+        run(x.size(0), result, [&](Worker& worker, std::int64_t i) {
+            u[i] = INFINITY;
+            return finite[i] ? evaluateRow(worker, rows[i], u[i], result.gradient.defined() ? &forces[i] : nullptr)
+                             : Outcome::NonFinite;
+        });
+        if (result.gradient.defined() && x.size(0) > 0)
+            storeForces(forces, result);
+    }
+
+    void storeForces(const std::vector<Tensor>& forces, EnergyResult& result) const {
+        for (std::size_t i = 0; i < forces.size(); i++)
+            if (forces[i].defined())
+                result.gradient.narrow(0, static_cast<std::int64_t>(i), 1).copy_(forces[i] / -kT);
+        const Tensor finite = at::isfinite(result.gradient).all(1);
+        result.gradient.masked_fill_(~finite.unsqueeze(1), 0.0);
+        const Tensor spoilt = result.u.isfinite() & ~finite.to(at::kCPU);
+        result.u.masked_fill_(spoilt, INFINITY);
+        result.nonFinite += spoilt.sum().item<std::int64_t>();
+    }
+
+    // Every Context takes the next few samples until none is left; the caller works the first Context.
+    template <class Evaluate>
+    void run(std::int64_t batch, EnergyResult& result, const Evaluate& evaluateOne) {
+        if (batch == 0)
+            return;
         const int members = static_cast<int>(std::min<std::int64_t>(batch, workers.size()));
         const std::int64_t chunk = std::clamp<std::int64_t>(batch / (8 * members), 1, 16);
         std::atomic<std::int64_t> next{0}, nonFinite{0}, failed{0};
         crew->run(members, [&](int member) {
             for (std::int64_t start = next.fetch_add(chunk); start < batch; start = next.fetch_add(chunk))
                 for (std::int64_t i = start; i < std::min(batch, start + chunk); i++) {
-                    const Outcome outcome = evaluateSample(*workers[member], rows + i * columns, u[i],
-                                                           gradients ? gradients + i * columns : nullptr);
+                    const Outcome outcome = evaluateOne(*workers[member], i);
                     nonFinite += outcome == Outcome::NonFinite;
                     failed += outcome == Outcome::Failed;
                 }
@@ -297,6 +376,23 @@ private:
             const double energy = state.getPotentialEnergy() / kT;
             if (!std::isfinite(energy) || (gradient && !storeGradient(state.getForces(), gradient)))
                 return Outcome::NonFinite;
+            u = energy;
+            return Outcome::Fine;
+        } catch (const std::exception& error) {
+            worker.failure = error.what();
+            return Outcome::Failed;
+        }
+    }
+
+    // @param forces  set to a row, kJ/mol/nm, unless null
+    Outcome evaluateRow(Worker& worker, const Tensor& row, double& u, Tensor* forces) const {
+        const at::NoGradGuard noGrad; // of this thread
+        try {
+            const double energy = worker.evaluateRow(row, forces != nullptr, forceGroups) / kT;
+            if (!std::isfinite(energy))
+                return Outcome::NonFinite;
+            if (forces != nullptr)
+                *forces = worker.movedAtoms->gatherForces(*worker.integrator.contextImpl);
             u = energy;
             return Outcome::Fine;
         } catch (const std::exception& error) {
