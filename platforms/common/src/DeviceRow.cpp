@@ -92,6 +92,7 @@ Tensor DeviceRow::gatherPositions() {
         followOrder();
         execute(gatherPositionsKernel);
     }
+    const auto guard = transfer->enterTensors();
     const Tensor wrapped = transfer->toTensor(row);
     return wrapped - computeShift(wrapped.device());
 }
@@ -101,7 +102,10 @@ void DeviceRow::scatterPositions(const Tensor& positions) {
         const ContextSelector selector(cc);
         followOrder();
     }
-    transfer->toArray(positions + computeShift(positions.device()), row);
+    {
+        const auto guard = transfer->enterTensors();
+        transfer->toArray(positions + computeShift(positions.device()), row);
+    }
     const ContextSelector selector(cc);
     execute(scatterPositionsKernel);
 }

@@ -22,6 +22,13 @@ public:
     [[nodiscard]] virtual at::Tensor toTensor(OpenMM::ArrayInterface& array) const;
     /** @param row  float64 [1, size], on any device; the array has all of it for kernels that are queued after this */
     virtual void toArray(const at::Tensor& row, OpenMM::ArrayInterface& array) const;
+    /** What work with the tensors needs, whatever the caller has selected, for as long as it is held. */
+    class Guard {
+    public:
+        virtual ~Guard() = default;
+    };
+    /** @return may be null */
+    [[nodiscard]] virtual std::unique_ptr<Guard> enterTensors() const { return nullptr; }
 };
 
 /** Some atoms' part of a Context's arrays: see MovedAtomsKernel. */
