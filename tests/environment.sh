@@ -52,12 +52,13 @@ install_opencl() {
 }
 
 install_python_packages() {
-    local requirements=$repository/tests/requirements.txt
+    local requirements=$repository/tests/requirements.txt cuda=$repository/tests/requirements-cuda.txt
     [ -x "$venv/bin/python" ] || { say "Making the environment $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
-    cmp -s "$requirements" "$venv/openmmflow-requirements.txt" && return
+    cat "$requirements" "$cuda" | cmp -s - "$venv/openmmflow-requirements.txt" && return
     say "Installing Python packages (torch is large: some minutes)"
     "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -r "$requirements"
-    cp "$requirements" "$venv/openmmflow-requirements.txt"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q --no-deps -r "$cuda"
+    cat "$requirements" "$cuda" >"$venv/openmmflow-requirements.txt"
 }
 
 # build_package ON|OFF: build the libraries once, with or without the C++ tests, and install the Python package from that build.

@@ -6,6 +6,7 @@ compares two times of one process, taken in turns: what else the machine does fa
 touched by it.
 """
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -99,7 +100,8 @@ def run(name, description, measure, addOptions=None):
     result = {"benchmark": name, "description": description, "machine": describeMachine(), "short": options.short,
               "rows": rows}
     (options.output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    drawRatios(options.output / f"{name}.png", rows)
+    if importlib.util.find_spec("matplotlib") is not None:  # a machine for benchmarks may lack it
+        drawRatios(options.output / f"{name}.png", rows)
 
 
 def describeMachine():
@@ -112,7 +114,8 @@ def describeMachine():
                  if line.startswith("model name")]
         processor = names[0] if names else processor
     return {"processor": processor, "cores": os.cpu_count(), "OpenMM": mm.Platform.getOpenMMVersion(),
-            "torch": torch.__version__, "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d")}
+            "torch": torch.__version__, "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d")}
 
 
 def drawRatios(file, rows):

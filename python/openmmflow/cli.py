@@ -525,6 +525,8 @@ def info(options: argparse.Namespace) -> None:
     print(f"platforms: {', '.join(platforms)}")
     for failure in mm.Platform.getPluginLoadFailures():
         print(f"plugin not loaded: {' '.join(failure.split())}")
+    for name, description in api.describePlatforms().items():
+        print(f"{name}: {description}")
     if options.flow is None:
         return
     flow = api.Flow.load(str(options.flow))

@@ -4,7 +4,7 @@
 import openmm as mm
 import openmmflow as of
 import pytest
-from openmmflow import _platforms
+from openmmflow import _cuda, _platforms
 
 
 def makeContext(platform):
@@ -48,9 +48,14 @@ def testWhatIsMissingIsSaid(monkeypatch, tmp_path):
     monkeypatch.setattr(_platforms, "__file__", str(tmp_path / "_platforms.py"))
     monkeypatch.setattr(_platforms, "_problems", {})
     monkeypatch.setattr(_platforms, "platformNames", lambda: ["Reference", "OpenCL", "HIP"])
+    complete = _cuda.CudaFacts("13.0", "13.0", "13", 1, frozenset({_cuda.KERNELS, _cuda.PLUGIN}))
+    monkeypatch.setattr(_cuda, "collectCudaFacts", lambda folder: complete)
     (tmp_path / "libOpenMMFlowCUDA.so").write_bytes(b"not a library")
     _platforms.load()
-    assert of.describePlatforms() == {
+    described = of.describePlatforms()
+    assert described.pop("CUDA tensors").startswith(
+        "plain tensor operations, because libOpenMMFlowCUDAKernels.so can't be loaded: Error loading library")
+    assert described == {
         "Reference": "on the host",
         "OpenCL": "through the host, because this build of openmmflow has no libOpenMMFlowOpenCL.so",
         "HIP": "through the host, because OpenMM-Flow has no plugin library for it",
