@@ -186,6 +186,14 @@ inline void store(const Reals& reals, T* data) {
     *reinterpret_cast<Four*>(data) = __builtin_convertvector(reals, Four);
 }
 
+// Begin to load what is read for the vector of points after the next one: rows are more streams than a processor
+// follows by itself.
+template <class T>
+inline void prefetch(const T* rows, int count, std::int64_t stride) {
+    for (int k = 0; k < count; k++)
+        __builtin_prefetch(rows + k * stride + 2 * Lanes<T>::count);
+}
+
 // The first vector of points of the arrays.
 template <class T, int K>
 inline void applyVector(const SplineColumns& columns, const double* x, const T* raw, const T* bias, double* value,
@@ -194,6 +202,7 @@ inline void applyVector(const SplineColumns& columns, const double* x, const T* 
     const std::int64_t stride = columns.stride;
     const int bins = K > 0 ? K : columns.bins;
     typename L::Vector width[K > 0 ? K : maxSplineBins], height[K > 0 ? K : maxSplineBins], index;
+    prefetch(raw, 3 * bins, stride);
     fractions<T, K>(raw, stride, bias, bins, record, width);
     fractions<T, K>(raw + bins * stride, stride, bias + bins, bins,
                     record == nullptr ? nullptr : record + bins * stride, height);
@@ -306,6 +315,7 @@ inline void pullBackVector(const SplineColumns& columns, const T* record, const 
     const std::int64_t stride = columns.stride;
     const int bins = K > 0 ? K : columns.bins;
     const T* rows = record + 2 * bins * stride;
+    prefetch(record, countSplineRecords(bins), stride);
     OnBin<T> on;
     V onRotation;
     for (int four = 0; four < fours<T>; four++) {
