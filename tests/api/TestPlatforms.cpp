@@ -20,33 +20,36 @@ constexpr int everything = State::Positions | State::Velocities | State::Forces 
 constexpr double boxWidth = 1.6, roomTemperature = 300, kT = 0.00831446261815324 * roomTemperature;
 const std::vector<int> moved = {2, 0, 3}; // in the order of the flow, not that of the System
 
-/** A chain of four atoms across the side x = 0 of a periodic box of rigid water; lambda scales its charges. */
+/** A chain of four atoms across the side x = 0 of a periodic box of rigid water, and another like it; lambda scales
+ * their charges. */
 std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
     auto system = std::make_unique<System>();
     system->setDefaultPeriodicBoxVectors(Vec3(boxWidth, 0, 0), Vec3(0, boxWidth, 0), Vec3(0, 0, boxWidth));
     auto* nonbonded = new NonbondedForce();
     nonbonded->setNonbondedMethod(NonbondedForce::CutoffPeriodic);
     nonbonded->setCutoffDistance(0.7);
-    nonbonded->addGlobalParameter("lambda", 1.0);
-    auto* bonds = new HarmonicBondForce();
+    auto* bonds = new CustomBondForce("500*(1 + lambda)*(r - 0.14)^2");
+    bonds->addGlobalParameter("lambda", 1.0);
     const auto add = [&](const Vec3& at, double mass, double charge, double sigma) {
         positions.push_back(at);
         nonbonded->addParticle(charge, sigma, sigma > 0.1 ? 0.5 : 0.0);
         return system->addParticle(mass);
     };
     const std::vector<Vec3> chain = {{-0.22, 0.8, 0.8}, {-0.1, 0.87, 0.8}, {0.02, 0.8, 0.83}, {0.14, 0.85, 0.78}};
-    for (int i = 0; i < 4; i++) {
-        add(chain[i], 12.0, 0.0, 0.3);
-        nonbonded->addParticleParameterOffset("lambda", i, i % 2 == 0 ? 0.3 : -0.3, 0, 0);
-        if (i > 0)
-            bonds->addBond(i - 1, i, 0.14, 2000);
+    std::vector<std::pair<int, int>> bonded;
+    for (int i = 0; i < 8; i++) {
+        add(chain[i % 4] + Vec3(0.7 - boxWidth, 0.3, 0.5) * (i / 4), 12.0, i % 2 == 0 ? 0.3 : -0.3, 0.3);
+        if (i % 4 > 0) {
+            bonds->addBond(i - 1, i);
+            bonded.emplace_back(i - 1, i);
+        }
     }
-    std::vector<std::pair<int, int>> bonded = {{0, 1}, {1, 2}, {2, 3}};
+    const std::vector<Vec3> chains = positions;
     for (int site = 0; site < 64; site++) {
         // Two cells away, some of them: unwrapped positions are the user's.
         const Vec3 at(0.05 + 0.4 * (site % 4), 0.05 + 0.4 * (site / 4 % 4), 0.05 + 0.4 * (site / 16));
         bool free = true;
-        for (const Vec3& atom : chain) {
+        for (const Vec3& atom : chains) {
             Vec3 d = at - atom;
             for (int k = 0; k < 3; k++)
                 d[k] -= boxWidth * std::round(d[k] / boxWidth);
@@ -94,6 +97,13 @@ struct BoxRun {
         context->setPositions(positions);
         context->setVelocitiesToTemperature(roomTemperature, 7);
         integrator.step(steps);
+    }
+    /** The chains in each other's place, until OpenMM has them in another order. */
+    void exchangeChains() {
+        std::vector<Vec3> exchanged = where();
+        std::swap_ranges(exchanged.begin(), exchanged.begin() + 4, exchanged.begin() + 4);
+        context->setPositions(exchanged);
+        integrator.step(300);
     }
     [[nodiscard]] double energy() const { return context->getState(State::Energy).getPotentialEnergy(); }
     [[nodiscard]] std::vector<Vec3> where() const { return context->getState(State::Positions).getPositions(); }
@@ -172,6 +182,8 @@ TEST_P(TrialStateOn, GathersPositionsAndForcesOfTheUser) {
     ContextImpl& impl = run.integrator.impl();
     MovedAtoms atoms = makeMovedAtoms(impl, moved);
     auto& kernel = atoms.kernel.getAs<MovedAtomsKernel>();
+    EXPECT_EQ(largestDifference(kernel.gather(impl), makeRow(run.where())), 0);
+    run.exchangeChains();
     const State state = run.context->getState(State::Positions | State::Forces);
     EXPECT_EQ(largestDifference(kernel.gather(impl), makeRow(state.getPositions())), 0);
     const double scale = makeRow(state.getForces()).abs().max().item<double>();
@@ -193,7 +205,7 @@ TEST_P(TrialStateOn, ScatterMovesItsAtomsAlone) {
     const std::vector<Vec3> all = run.where();
     const double energy = run.energy();
     Random random(3);
-    const at::Tensor row = before + 0.01 * random.normal(1, 9);
+    const at::Tensor row = before + 0.04 * random.normal(1, 9);
     kernel.scatter(impl, row);
     EXPECT_LT(largestDifference(kernel.gather(impl), row), byPrecision(2e-7, 1e-13, 1e-14));
     const std::vector<Vec3> after = run.where();
@@ -206,7 +218,7 @@ TEST_P(TrialStateOn, ScatterMovesItsAtomsAlone) {
     reference.context->setPositions(after);
     const double precision = byPrecision(1e-5, 1e-5, 1e-6); // the CPU Platform has floats
     EXPECT_NEAR(run.energy(), reference.energy(), precision * std::abs(energy));
-    EXPECT_GT(std::abs(run.energy() - energy), 1.0);
+    EXPECT_GT(std::abs(run.energy() - energy), 0.1);
     kernel.scatter(impl, before); // charges, which devices keep beside positions, are those of before
     EXPECT_NEAR(run.energy(), energy, (isDouble() ? 1e-9 : 1e-6) * std::abs(energy));
 }
@@ -343,7 +355,8 @@ TEST_P(TrialStateOn, FlowForceFindsItsAtoms) {
     auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), roomTemperature);
     force->setForceGroup(2);
     run.system->addForce(force);
-    run.start(GetParam(), 300);
+    run.start(GetParam(), 1);
+    run.exchangeChains();
     BoxRun reference;
     auto* same = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), roomTemperature);
     same->setForceGroup(2);
