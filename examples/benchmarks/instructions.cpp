@@ -4,11 +4,13 @@
 //
 // The flow is that of spline_flow.py: 60 variables, 8 spline couplings of 8 bins, networks of two layers of 128.
 
+#include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Flow.h"
-#include "openmmflow/flows/RationalQuadraticSpline.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/latent/Random.h"
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <cstdio>
 
 using namespace OpenMMFlow;

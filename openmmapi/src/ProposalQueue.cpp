@@ -5,7 +5,6 @@
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <system_error>
 
 using namespace OpenMMFlow;
 
@@ -40,6 +39,7 @@ struct ProposalQueue::Task {
     std::shared_ptr<const ConstraintMetric> metric;
     std::shared_ptr<ProposalEnergies> energies; // null where they are not wanted
     ProposalEnergies::Conditions conditions;
+    std::string description; // of the flow that was copied
     std::optional<Batch> batch = std::nullopt;
 
     [[nodiscard]] bool isOf(std::uint64_t otherSeed, const Place& other) const {
@@ -75,7 +75,7 @@ ProposalQueue::Batch ProposalQueue::draw(const Flow& flow, const ConstraintMetri
 void ProposalQueue::setFlow(std::shared_ptr<const Flow> newFlow, std::shared_ptr<const ConstraintMetric> newMetric) {
     flow = std::move(newFlow);
     metric = std::move(newMetric);
-    forgetCopy();
+    canCopy = true;
     if (isDrawn())
         discard();
 }
@@ -85,7 +85,7 @@ void ProposalQueue::discardIfFlowChanged() {
     if (now == parameters)
         return;
     parameters = std::move(now);
-    forgetCopy();
+    canCopy = true;
     if (isDrawn())
         discard();
 }
@@ -98,15 +98,8 @@ void ProposalQueue::restore(std::uint64_t newSeed, const Place& newPlace) {
 
 void ProposalQueue::stop() {
     thread.reset();
-    forgetCopy();
-    energies.reset();
-}
-
-// What the thread is making of the old copy, nobody will ask for.
-void ProposalQueue::forgetCopy() {
-    copy.reset();
     task.reset();
-    canCopy = true;
+    energies.reset();
 }
 
 Proposals ProposalQueue::take(std::int64_t count, ProposalPreparation preparation) {
@@ -137,9 +130,7 @@ Proposals ProposalQueue::take(std::int64_t count, ProposalPreparation preparatio
 
 // The batch of the present place: from the thread if that has been at it, or drawn now.
 ProposalQueue::Batch ProposalQueue::obtain() {
-    if (task != nullptr && describe(*flow) != description)
-        forgetCopy();
-    if (task != nullptr && task->isOf(seed, place)) {
+    if (task != nullptr && task->isOf(seed, place) && task->description == describe(*flow)) {
         thread->wait();
         const std::shared_ptr<Task> done = std::exchange(task, nullptr);
         if (done->batch.has_value())
@@ -156,20 +147,18 @@ void ProposalQueue::prepare(const Place& next, bool withEnergies) {
             thread = std::make_unique<BackgroundThread>();
         if (thread->isBusy()) // with a batch that is not wanted any more
             return;
-        if (copy == nullptr) {
-            description = describe(*flow);
+        std::string now = describe(*flow);
+        if (copy == nullptr || now != description)
             copy = flow->clone();
-        }
-    } catch (const OpenMM::OpenMMException&) {
-        canCopy = false;
-        return;
-    } catch (const std::system_error&) { // no thread to be had
+        description = std::move(now);
+    } catch (const std::exception&) { // no copy, or no thread, to be had: WhenNeeded does without
         canCopy = false;
         return;
     }
     withEnergies =
         withEnergies && energies != nullptr && energies->isValid() && energies->getAtoms() == flow->getAtoms();
     task = std::make_shared<Task>(Task{seed, next, copy, metric, withEnergies ? energies : nullptr,
-                                       withEnergies ? energies->getConditions() : ProposalEnergies::Conditions()});
+                                       withEnergies ? energies->getConditions() : ProposalEnergies::Conditions(),
+                                       description});
     thread->start([work = task] { work->run(); });
 }

@@ -66,7 +66,6 @@ private:
     [[nodiscard]] bool isDrawn() const { return batch.proposals.samples.x.defined(); }
     [[nodiscard]] Batch obtain();
     void prepare(const Place& next, bool withEnergies);
-    void forgetCopy();
 
     std::uint64_t seed;
     std::shared_ptr<const Flow> flow, copy; // copy: for the thread, null until it is needed

@@ -469,6 +469,26 @@ TEST(ReweightedForwardKLLoss, IsTheFormulaAndItsGradientWithTheWeightsHeld) {
     }
 }
 
+// A ContextPotential works in a thread, another potential when it is asked for.
+TEST(ReweightedForwardKLLoss, IsTheSameWithEnergiesBesideTheFlow) {
+    struct Wrapped : ReducedPotential {
+        explicit Wrapped(ContextPotential& inner) : inner(inner) {}
+        [[nodiscard]] int getSize() const override { return inner.getSize(); }
+        [[nodiscard]] EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
+            return inner.evaluate(x, gradient);
+        }
+        ContextPotential& inner;
+    };
+    const auto inner = std::make_shared<ContextPotential>(*makeWell().createSystem(), unitTemperature, onReference());
+    const auto flow = std::make_shared<Flow>(
+        std::make_shared<GaussianPrior>(3),
+        std::make_shared<AffineCoupling>(3, std::vector<int>{0}, Conditioner::Options{{4}, Activation::SiLU, 1}));
+    randomiseParameters(*flow->getTransform(), 0.3);
+    ReweightedForwardKLLoss beside(inner, {40, 0.1}), after(std::make_shared<Wrapped>(*inner), {40, 0.1});
+    EXPECT_TRUE(at::equal(evaluateSeeded(beside, *flow), evaluateSeeded(after, *flow)));
+    EXPECT_EQ(inner->getCounts().evaluations, 80);
+}
+
 TEST(ReweightedForwardKLLoss, HasNoGradientWhereTheFlowIsExact) {
     const auto flow = makeSmallFlow();
     const auto exact = std::make_shared<FlowTarget>(flow->clone());

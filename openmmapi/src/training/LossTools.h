@@ -2,9 +2,11 @@
 #define OPENMMFLOW_TRAINING_LOSSTOOLS_H_
 // SPDX-License-Identifier: MIT
 
+#include "openmmflow/energies/ContextPotential.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/training/Loss.h"
 #include <ATen/ATen.h>
+#include <future>
 
 namespace OpenMMFlow {
 
@@ -18,6 +20,18 @@ inline at::Tensor meanOfFinite(const at::Tensor& values, const char* where) {
     const at::Tensor rows = values.isfinite().nonzero().squeeze(1);
     require(rows.size(0) > 0, where, "number of samples with a finite energy", 0, "larger: train on data first");
     return values.index_select(0, rows).mean();
+}
+
+/**
+ * Begin to evaluate energies, without a graph, beside what the caller does meanwhile with the flow. Those of a System,
+ * that is: another potential may have parts in common with the flow, and waits until it is asked for.
+ */
+inline std::future<EnergyResult> startEnergies(ReducedPotential& potential, const at::Tensor& x) {
+    const bool apart = dynamic_cast<const ContextPotential*>(&potential) != nullptr;
+    return std::async(apart ? std::launch::async | std::launch::deferred : std::launch::deferred, [&potential, x] {
+        const at::NoGradGuard noGrad;
+        return potential.evaluate(x);
+    });
 }
 
 /** Evaluate frames and add those that have an energy. */

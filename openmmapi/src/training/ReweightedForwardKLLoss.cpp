@@ -25,17 +25,19 @@ static Tensor clipLargest(const Tensor& logWeight, double fraction) {
 }
 
 Tensor ReweightedForwardKLLoss::evaluate(const Flow& flow, Random& random) {
-    Tensor x, weight;
+    Tensor x, logQOfSamples;
     {
         const at::NoGradGuard noGrad;
         const FlowSample sample = flow.sample(options.batchSize, random);
         const Tensor rows = sample.logQ.isfinite().nonzero().squeeze(1);
         x = sample.x.index_select(0, rows);
-        const Tensor logWeight = -potential->evaluate(x).u - sample.logQ.index_select(0, rows);
-        require(logWeight.isfinite().any().item<bool>(), "ReweightedForwardKLLoss::evaluate",
-                "number of samples with a finite energy", 0, "larger: train on data first");
-        weight = clipLargest(logWeight, options.clipFraction).softmax(0);
+        logQOfSamples = sample.logQ.index_select(0, rows);
     }
+    std::future<EnergyResult> energies = startEnergies(*potential, x);
     const Tensor logQ = flow.logQ(x), baseline = logQ.mean();
+    const Tensor logWeight = -energies.get().u - logQOfSamples;
+    require(logWeight.isfinite().any().item<bool>(), "ReweightedForwardKLLoss::evaluate",
+            "number of samples with a finite energy", 0, "larger: train on data first");
+    const Tensor weight = clipLargest(logWeight, options.clipFraction).softmax(0);
     return -(weight * logQ).sum() + baseline - baseline.detach();
 }
