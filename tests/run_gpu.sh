@@ -89,7 +89,7 @@ run_tests() {
     export OPENMM_PLUGIN_DIR=$plugins OMP_NUM_THREADS=1
     run_program test_flows '*Device*:CudaFlows*'
     run_program test_energies "*ContextPotentialOn*${platform}*"
-    run_program test_api "*${platform}*"
+    run_program test_api "*${platform}*-Slow*"
     (cd "$work" && venv/bin/python -m pytest -q -p no:cacheprovider --junitxml="$results/pytest.xml" \
         "$repository/python/tests/test_cuda.py") || status=1
     summarize || status=1

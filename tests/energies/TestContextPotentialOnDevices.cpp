@@ -77,7 +77,9 @@ void expectClose(const Tensor& found, const Tensor& expected, double tolerance) 
 } // namespace
 
 using ContextPotentialOn = PlatformTest;
-INSTANTIATE_TEST_SUITE_P(Devices, ContextPotentialOn, testing::ValuesIn(devicePlatforms),
+INSTANTIATE_TEST_SUITE_P(Platforms, ContextPotentialOn, testing::Values("OpenCL_mixed", "CUDA_mixed"),
+                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(SlowPlatforms, ContextPotentialOn, testing::ValuesIn(otherPrecisions),
                          [](const auto& info) { return info.param; });
 
 // Also in double precision, these Platforms hold the parameters of forces in single. One test, since with PoCL a
