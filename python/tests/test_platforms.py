@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Where jumps work on OpenMM's Platforms, and that the package says so."""
 
+import subprocess
+import sys
+
 import openmm as mm
 import openmmflow as of
 import pytest
@@ -64,3 +67,24 @@ def testWhatIsMissingIsSaid(monkeypatch, tmp_path):
     _platforms.load()
     assert of.describePlatforms()["CUDA"].startswith(
         "through the host, because libOpenMMFlowCUDA.so can't be loaded: Error loading library")
+
+
+def testOpenMMAloneHasOneParticleOnOpenCL():
+    """Why bodies on devices add a massless particle: with PoCL 3 this program, which has nothing of ours in it, crashes."""
+    if of.describePlatforms()["OpenCL"].startswith("not available"):
+        pytest.skip("no OpenCL")
+    program = """
+import openmm as mm
+system = mm.System()
+system.addParticle(1)
+context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("OpenCL"))
+context.setPositions([mm.Vec3(0, 0, 0)])
+context.setVelocities([mm.Vec3(1, 0, 0)])
+print(context.getState(energy=True).getKineticEnergy()._value)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode < 0:
+        pytest.skip(f"OpenMM's own kernel for kinetic energies ends by signal {-done.returncode} on this OpenCL")
+    if done.returncode > 0:
+        pytest.skip(f"OpenCL does not work here: {done.stderr[-300:]}")
+    assert float(done.stdout) == pytest.approx(0.5)

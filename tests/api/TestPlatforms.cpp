@@ -20,8 +20,11 @@ constexpr int everything = State::Positions | State::Velocities | State::Forces 
 constexpr double boxWidth = 1.6, roomTemperature = 300, kT = 0.00831446261815324 * roomTemperature;
 const std::vector<int> moved = {2, 0, 3}; // in the order of the flow, not that of the System
 
-/** A chain of four atoms across the side x = 0 of a periodic box of rigid water, and another like it; lambda scales
- * their charges. */
+/**
+ * A chain of four atoms across the side x = 0 of a periodic box of rigid water, and another like it; lambda makes their
+ * bonds stiffer. Devices hold Lennard-Jones parameters and exceptions as float in every precision: here these are
+ * numbers that a float has exactly, so that energies in double are those of Reference.
+ */
 std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
     auto system = std::make_unique<System>();
     system->setDefaultPeriodicBoxVectors(Vec3(boxWidth, 0, 0), Vec3(0, boxWidth, 0), Vec3(0, 0, boxWidth));
@@ -32,13 +35,13 @@ std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
     bonds->addGlobalParameter("lambda", 1.0);
     const auto add = [&](const Vec3& at, double mass, double charge, double sigma) {
         positions.push_back(at);
-        nonbonded->addParticle(charge, sigma, sigma > 0.1 ? 0.5 : 0.0);
+        nonbonded->addParticle(charge, sigma, sigma > 0.1 ? 0.5625 : 0.0);
         return system->addParticle(mass);
     };
     const std::vector<Vec3> chain = {{-0.22, 0.8, 0.8}, {-0.1, 0.87, 0.8}, {0.02, 0.8, 0.83}, {0.14, 0.85, 0.78}};
     std::vector<std::pair<int, int>> bonded;
     for (int i = 0; i < 8; i++) {
-        add(chain[i % 4] + Vec3(0.7 - boxWidth, 0.3, 0.5) * (i / 4), 12.0, i % 2 == 0 ? 0.3 : -0.3, 0.3);
+        add(chain[i % 4] + Vec3(0.7 - boxWidth, 0.3, 0.5) * (i / 4), 12.0, i % 2 == 0 ? 0.3 : -0.3, 0.3125);
         if (i % 4 > 0) {
             bonds->addBond(i - 1, i);
             bonded.emplace_back(i - 1, i);
@@ -58,7 +61,7 @@ std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
         if (!free)
             continue;
         const Vec3 cell = site % 3 == 0 ? Vec3(2 * boxWidth, -boxWidth, 0) : Vec3();
-        const int o = add(at + cell, 16.0, -0.8, 0.31);
+        const int o = add(at + cell, 16.0, -0.8, 0.3125);
         add(at + cell + Vec3(0.1, 0, 0), 1.0, 0.4, 0.05);
         add(at + cell + Vec3(0, 0.1, 0), 1.0, 0.4, 0.05);
         for (int k = 0; k < 3; k++) {
@@ -67,7 +70,7 @@ std::unique_ptr<System> makeBox(std::vector<Vec3>& positions) {
             bonded.emplace_back(i, j);
         }
     }
-    nonbonded->createExceptionsFromBonds(bonded, 0.5, 0.5);
+    nonbonded->createExceptionsFromBonds(bonded, 0.0, 0.5);
     system->addForce(bonds);
     system->addForce(nonbonded);
     return system;
