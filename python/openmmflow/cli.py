@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from . import _build, plots
+from ._platforms import describePlatforms
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
                       heatingProtocol, protocolAsDict, protocolFromDict)
 from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTorsions, freeEnergyFromPopulation, torsion
@@ -525,7 +526,7 @@ def info(options: argparse.Namespace) -> None:
     print(f"platforms: {', '.join(platforms)}")
     for failure in mm.Platform.getPluginLoadFailures():
         print(f"plugin not loaded: {' '.join(failure.split())}")
-    for name, description in api.describePlatforms().items():
+    for name, description in describePlatforms().items():
         print(f"{name}: {description}")
     if options.flow is None:
         return
