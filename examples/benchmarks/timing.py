@@ -142,8 +142,8 @@ def drawRatios(file, rows):
 def buildProgram(name):
     """A C++ benchmark, built in the folder where OpenMM-Flow was (OPENMMFLOW_BUILD, or build in the repository). @return its path"""
     build = Path(os.environ.get("OPENMMFLOW_BUILD", REPOSITORY / "build"))
-    for command in (["cmake", "-B", build, "-DOPENMMFLOW_BUILD_BENCHMARKS=ON"], ["cmake", "--build", build, "--target", name]):
-        done = subprocess.run([str(part) for part in command], cwd=build, text=True, capture_output=True)
+    for command in (["cmake", "-S", REPOSITORY, "-B", build, "-DOPENMMFLOW_BUILD_BENCHMARKS=ON"], ["cmake", "--build", build, "--target", name]):
+        done = subprocess.run([str(part) for part in command], text=True, capture_output=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return build / "examples" / "benchmarks" / name
