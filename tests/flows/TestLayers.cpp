@@ -241,6 +241,15 @@ TEST(SplineCoupling, GivesTheGradientsThatAreAskedFor) {
     EXPECT_TRUE(at::equal(gradients(y, {weight})[0], both[1]));
 }
 
+TEST(SplineCoupling, RefusesSecondDerivatives) {
+    const SplinePair pair(at::kDouble, at::kDouble);
+    for (const std::int64_t batch : {3, 40}) {
+        const Tensor y = SplinePair::makePoints(batch).set_requires_grad(true);
+        expectMessage([&] { (void)torch::autograd::grad({pair.apply(y, false).logDet.sum()}, {y}, {}, true, true); },
+                      "create_graph is true, but must be false: second derivatives are not available");
+    }
+}
+
 // A number that is not finite stays in its row, in blocks as in passes of few rows; an open variable lets it through.
 TEST(SplineCoupling, PropagatesNonFiniteRowsAloneInBlocks) {
     const SplinePair pair(at::kFloat, at::kFloat);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/energies/ConstraintMetric.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <cmath>
@@ -204,8 +205,7 @@ struct HalfLogDet : torch::autograd::Function<HalfLogDet> {
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-        require(!at::GradMode::is_enabled(), "ConstraintMetric::halfLogDet", "create_graph", "true",
-                "false: second derivatives are not available");
+        refuseSecondDerivatives("ConstraintMetric::halfLogDet");
         auto shared = c10::static_intrusive_pointer_cast<SharedBlocks>(context->saved_data["blocks"].toCapsule());
         variable_list saved = context->get_saved_variables();
         const at::Tensor &x = saved[0], onResult = gradients[0].contiguous();

@@ -176,8 +176,7 @@ struct Solution : torch::autograd::Function<Solution> {
     }
 
     static variable_list backward(AutogradContext* context, variable_list gradients) {
-        require(!at::GradMode::is_enabled(), "ContinuousFlow", "create_graph", "true",
-                "false: second derivatives are not available");
+        refuseSecondDerivatives("ContinuousFlow");
         const auto saved = context->get_saved_variables();
         const auto capsule = context->saved_data["equation"].toCapsule();
         const auto& equation = static_cast<const Equation&>(*capsule);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "DeviceSpline.h"
+#include "../latent/TensorTools.h"
 #include "SplineElement.h"
 #include "openmmflow/latent/Check.h"
 #include <torch/csrc/autograd/custom_function.h>
@@ -56,8 +57,7 @@ struct SplineFunction : torch::autograd::Function<SplineFunction> {
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-        require(!at::GradMode::is_enabled(), "RationalQuadraticSpline", "create_graph", "true",
-                "false: second derivatives are not available");
+        refuseSecondDerivatives("RationalQuadraticSpline");
         const auto saved = context->get_saved_variables();
         const Tensor &x = saved[0], &raw = saved[1], &circular = saved[2];
         const std::int64_t bins = context->saved_data["bins"].toInt();

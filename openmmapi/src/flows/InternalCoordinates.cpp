@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/flows/InternalCoordinates.h"
+#include "../latent/TensorTools.h"
 #include "Chart.h"
 #include "DeviceKernels.h"
 #include "openmmflow/latent/Check.h"
@@ -87,8 +88,7 @@ struct ChartFunction : torch::autograd::Function<ChartFunction> {
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-        require(!at::GradMode::is_enabled(), "InternalCoordinates", "create_graph", "true",
-                "false: second derivatives are not available");
+        refuseSecondDerivatives("InternalCoordinates");
         auto direction = c10::static_intrusive_pointer_cast<Direction>(context->saved_data["direction"].toCapsule());
         const variable_list saved = context->get_saved_variables();
         return {pullBack(*direction, saved[0], {saved[1], saved[2]}, gradients[0], gradients[1]), at::Tensor()};

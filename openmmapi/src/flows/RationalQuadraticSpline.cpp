@@ -64,6 +64,7 @@ struct SplineFunction : torch::autograd::Function<SplineFunction<T>> {
     }
 
     static variable_list backward(AutogradContext* context, variable_list gradients) {
+        refuseSecondDerivatives("RationalQuadraticSpline");
         const auto tape = c10::static_intrusive_pointer_cast<Tape>(context->saved_data["tape"].toCapsule());
         const SplineSettings& settings = tape->settings;
         const Tensor onValue = gradients[0].contiguous(), onLogDet = gradients[1].contiguous();

@@ -151,6 +151,7 @@ struct LayerFunction : torch::autograd::Function<LayerFunction<T>> {
     }
 
     static variable_list backward(AutogradContext* context, variable_list gradients) {
+        refuseSecondDerivatives("SplineCoupling");
         const std::size_t count = context->get_saved_variables().size();
         const auto layer = c10::static_intrusive_pointer_cast<Layer<T>>(context->saved_data["layer"].toCapsule());
         bool byParameters = false;

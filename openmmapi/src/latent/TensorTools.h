@@ -2,6 +2,7 @@
 #define OPENMMFLOW_LATENT_TENSORTOOLS_H_
 // SPDX-License-Identifier: MIT
 
+#include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 #include <cmath>
 #include <vector>
@@ -21,6 +22,11 @@ inline at::Tensor indexTensor(const std::vector<int>& values) {
 /** Append a list to another. */
 inline void appendTo(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& more) {
     all.insert(all.end(), more.begin(), more.end());
+}
+
+/** For the backward pass of a function whose gradients have no graph: the next derivative would leave out its part. */
+inline void refuseSecondDerivatives(const char* who) {
+    require(!at::GradMode::is_enabled(), who, "create_graph", "true", "false: second derivatives are not available");
 }
 
 /** The same number for each row, float64 [batch]. @param like  [batch, ...] */
