@@ -32,8 +32,8 @@ def main():
     if options.variant:
         runVariant(options.variant, settings, options.output / options.variant)
         return 0
-    if not options.resume:
-        shutil.rmtree(options.output, ignore_errors=True)
+    for name in [] if options.resume else settings["variants"]:  # and nothing else that may be in there
+        shutil.rmtree(options.output / name, ignore_errors=True)
     print(f"Training flows of alanine dipeptide and running dynamics: {', '.join(settings['variants'])}, side by side.")
     start = time.monotonic()
     processes = {name: startVariant(name, settings) for name in settings["variants"]}

@@ -27,7 +27,7 @@ MARKERS = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", choices=[[], *BENCHMARKS], help="some of them; all by default")
-    parser.add_argument("--output", type=Path, default=timing.REPOSITORY / "examples" / "output" / "benchmarks")
+    parser.add_argument("--output", type=Path, default=timing.FOLDER / "results")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
