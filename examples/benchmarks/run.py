@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """All benchmarks of README's table, one after the other, and the table.
 
-    python examples/benchmarks/run.py                  # some 9 minutes, in the environment of tests/run.sh
+    python examples/benchmarks/run.py                  # in the environment of tests/run.sh; trains a flow, too
     python examples/benchmarks/run.py --short          # a check that everything works; README stays as it is
     python examples/benchmarks/run.py --table          # README's table anew from the JSON files that are there
 
