@@ -108,21 +108,19 @@ FlowLangevinIntegrator::Jumper::Jumper(const FlowLangevinIntegrator& owner, Cont
     setFlow(owner.getFlow());
     if (owner.getProposalPreparation() == ProposalPreparation::AheadWithEnergies &&
         ProposalEnergies::canServe(context, flow->getAtoms()))
-        energies = std::make_shared<ProposalEnergies>(owner, context, flow->getAtoms());
-    proposals.setEnergies(energies);
+        proposals.setEnergies(std::make_shared<ProposalEnergies>(owner, context, flow->getAtoms()));
 }
 
 void FlowLangevinIntegrator::Jumper::releaseContext() {
     walk.releaseKernels();
     moved.kernel = Kernel();
     proposals.stop();
-    energies.reset();
 }
 
 // A Context says that Forces were changed in it by a change of the energy.
 void FlowLangevinIntegrator::Jumper::noteChange(State::DataType changed) {
-    if (changed == State::Energy && energies != nullptr)
-        energies->invalidate();
+    if (changed == State::Energy)
+        proposals.invalidateEnergies();
 }
 
 void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {

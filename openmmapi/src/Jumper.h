@@ -83,8 +83,7 @@ private:
     MovedAtoms moved;
     Random random; // uniforms, latent moves and velocities
     AnnealedWalk walk;
-    std::shared_ptr<ProposalEnergies> energies; // null where none are prepared
-    ProposalQueue proposals;                    // of independence jumps
+    ProposalQueue proposals; // of independence jumps
 };
 
 } // namespace OpenMMFlow

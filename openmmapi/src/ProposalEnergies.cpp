@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "ProposalEnergies.h"
+#include "MovedAtoms.h"
 #include <ATen/ATen.h>
 #include <OpenMM.h>
 #include <openmm/serialization/XmlSerializer.h>
@@ -12,8 +13,6 @@ using namespace OpenMMFlow;
 using namespace OpenMM;
 
 namespace {
-
-constexpr double unitTemperature = 1 / 0.00831446261815324; // K, where kT = 1 kJ/mol
 
 // Single-particle terms may have the particle's own coordinates.
 bool mentionsCoordinates(const std::string& expression) {
@@ -83,7 +82,7 @@ bool ProposalEnergies::canServe(ContextImpl& context, const std::vector<int>& at
 
 ProposalEnergies::ProposalEnergies(const Integrator& owner, ContextImpl& context, const std::vector<int>& atoms)
     : owner(owner), context(context), forceGroups(owner.getIntegrationForceGroups()),
-      potential(*copyWithoutConstraints(context.getSystem()), unitTemperature,
+      potential(*copyWithoutConstraints(context.getSystem()), 1 / gasConstant,
                 makeOptions(context, atoms, forceGroups)) {}
 
 bool ProposalEnergies::areValid(const Conditions& conditions) const {

@@ -106,8 +106,7 @@ Proposals ProposalQueue::take(std::int64_t count, ProposalPreparation preparatio
     if (thread != nullptr && thread->isLost()) { // in a forked process
         thread.reset();
         task.reset();
-        if (energies != nullptr)
-            energies->invalidate(); // their Context may have been at work
+        invalidateEnergies(); // their Context may have been at work
     }
     if (place.used + count > place.size) {
         place = {place.index + 1, batchSize(count), 0};

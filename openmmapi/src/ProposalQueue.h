@@ -43,6 +43,11 @@ public:
     void setFlow(std::shared_ptr<const Flow> flow, std::shared_ptr<const ConstraintMetric> metric);
     /** Where energies may be prepared, too; null for nowhere. */
     void setEnergies(std::shared_ptr<ProposalEnergies> newEnergies) { energies = std::move(newEnergies); }
+    /** No energies from now on: the Forces of the Context were changed. */
+    void invalidateEnergies() {
+        if (energies != nullptr)
+            energies->invalidate();
+    }
     /** Begin a new batch with the next proposals. */
     void discard() { place.used = place.size; }
     /** The same if the flow's parameters have changed since the batch was drawn: their densities are others. */

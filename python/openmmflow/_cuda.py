@@ -52,14 +52,21 @@ def _major(version):
     return int(version.split(".")[0])
 
 
+def _findDriverProblem(facts, name, version):
+    """What is wrong with the driver for something that is built for a version of CUDA, or is not there: None."""
+    if facts.driver is None:
+        return "there is no NVIDIA driver: libcuda.so.1 was not found"
+    if version is not None and _major(facts.driver) < _major(version):
+        return f"the NVIDIA driver knows CUDA {facts.driver}, but {name} is built for CUDA {version}: update the driver"
+    return None
+
+
 def findTensorProblem(facts: CudaFacts) -> str | None:
     """Why flows have no fused kernels for torch's CUDA tensors here; None where they have."""
     if facts.torch is None:
         return "torch is built for processors only: install the build of it for CUDA"
-    if facts.driver is None:
-        return "there is no NVIDIA driver: libcuda.so.1 was not found"
-    if _major(facts.driver) < _major(facts.torch):
-        return f"the NVIDIA driver knows CUDA {facts.driver}, but torch is built for CUDA {facts.torch}: update the driver"
+    if problem := _findDriverProblem(facts, "torch", facts.torch):
+        return problem
     if facts.devices == 0:
         return "torch finds no CUDA device"
     if KERNELS not in facts.libraries:
@@ -69,13 +76,10 @@ def findTensorProblem(facts: CudaFacts) -> str | None:
 
 def findPlatformProblem(facts: CudaFacts) -> str | None:
     """Why OpenMM's CUDA Platform has no kernels of OpenMM-Flow here; None where it has."""
-    if facts.driver is None:
-        return "there is no NVIDIA driver: libcuda.so.1 was not found"
+    if problem := _findDriverProblem(facts, "OpenMM's CUDA Platform", facts.openmm):
+        return problem
     if facts.openmm is None:
         return "OpenMM's CUDA Platform is not installed: pip install 'openmm[cuda13]'"
-    if _major(facts.driver) < _major(facts.openmm):
-        return (f"the NVIDIA driver knows CUDA {facts.driver}, but OpenMM's CUDA Platform is built for CUDA {facts.openmm}: "
-                "update the driver")
     if facts.torch is not None and _major(facts.torch) != _major(facts.openmm):
         return (f"torch is built for CUDA {facts.torch}, but OpenMM's CUDA Platform for CUDA {facts.openmm}: install "
                 f"OpenMM-CUDA-{_major(facts.torch)}")

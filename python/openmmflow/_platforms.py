@@ -10,7 +10,7 @@ import openmm as mm
 
 from . import _cuda
 
-_LIBRARIES = {"OpenCL": "libOpenMMFlowOpenCL.so", "CUDA": "libOpenMMFlowCUDA.so"}
+_LIBRARIES = {"OpenCL": "libOpenMMFlowOpenCL.so", "CUDA": _cuda.PLUGIN}
 _problems: dict[str, str] = {}
 
 
@@ -44,7 +44,8 @@ def _loadLibrary(name, library, problem):
 
 def describePlatforms() -> dict[str, str]:
     """Where jumps and FlowForce read and set the moved atoms, for each of OpenMM's Platforms and those that OpenMM-Flow has
-    plugin libraries for; and, as "CUDA tensors", how flows compute on a GPU (see Flow.to). A FlowLangevinIntegrator in a Context says it for that Context: see its getJumpPlatform()."""
+    plugin libraries for; and, as "CUDA tensors", how flows compute on a GPU (see Flow.to). A FlowLangevinIntegrator in a Context
+    says it for that Context: see its getJumpPlatform()."""
     descriptions = {}
     for name in [*platformNames(), *(name for name in _LIBRARIES if name not in platformNames())]:
         if name in ("Reference", "CPU"):

@@ -92,9 +92,6 @@ struct Worker {
     }
     /** Have rows read on the device from now on, where the Platform has a plugin library of ours. */
     void lookForKernel(const std::vector<int>& atoms) {
-        const std::string& name = context.getPlatform().getName();
-        if (name == "Reference" || name == "CPU")
-            return;
         const PlatformKernel made = makePlatformKernel(MovedAtomsKernel::Name(), *integrator.contextImpl);
         if (!made.exists)
             return;
@@ -278,9 +275,11 @@ public:
         counts.evaluations += batch;
         counts.nonFinite += result.nonFinite;
         counts.failed += result.failed;
-        result.u = result.u.to(samples.device());
-        if (gradient == Gradient::Compute)
-            result.gradient = result.gradient.to(samples.device());
+        if (!samples.device().is_cpu()) {
+            result.u = result.u.to(samples.device());
+            if (gradient == Gradient::Compute)
+                result.gradient = result.gradient.to(samples.device());
+        }
         return result;
     }
 
