@@ -399,7 +399,9 @@ TEST_P(AnnealedJumpOn, AProtocolDoesNotChangePlainDynamics) {
 }
 
 // Constraints among the moved atoms, and a virtual site that carries energy: with short steps the total energy changes
-// by friction and noise alone, so that next to no shadow work is left and every step is accepted.
+// by friction and noise alone, so that next to no shadow work is left and every step is accepted. Positions of 2 nm in
+// single precision hold constraints to 2e-7 nm, and so the constrained velocities to 1e-3 nm/ps at this step size: each
+// step adds some 1e-3 kT of rounding to the kinetic energy.
 TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     const auto system = makeTrimer();
     system->addParticle(0.0);
@@ -411,6 +413,7 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
     auto positions = makeTrimerPositions(1.9);
     positions.emplace_back();
     const int numJumps = isOnDevice() ? 7 : 20;
+    const double distance = byPrecision(5e-7, 1e-7, 1e-7), shadow = byPrecision(5e-2, 2e-4, 2e-4);
     for (const StageDynamics dynamics : {StageDynamics::LangevinShadowWork, StageDynamics::Metropolised}) {
         const auto protocol = makeProtocol(dynamics, MiddleJump::Always, 2, 20);
         protocol->setStepSize(0.0002);
@@ -426,12 +429,12 @@ TEST_P(AnnealedJumpOn, ConstraintsAndVirtualSitesAreFollowed) {
             integrator.jump();
             const auto x = context->getState(State::Positions).getPositions();
             const Vec3 a = x[1] - x[0], b = x[2] - x[0], site = x[0] * 0.2 + x[1] * 0.3 + x[2] * 0.5 - x[3];
-            EXPECT_NEAR(std::sqrt(a.dot(a)), 0.15, 1e-7);
-            EXPECT_NEAR(std::sqrt(b.dot(b)), 0.15, 1e-7);
+            EXPECT_NEAR(std::sqrt(a.dot(a)), 0.15, distance);
+            EXPECT_NEAR(std::sqrt(b.dot(b)), 0.15, distance);
             EXPECT_NEAR(std::sqrt(site.dot(site)), 0, 1e-5);
             const AnnealedRecord& r = integrator.getAnnealedRecords().back();
-            EXPECT_NEAR(r.shadowOut, 0, 2e-4);
-            EXPECT_NEAR(r.shadowBack, 0, 2e-4);
+            EXPECT_NEAR(r.shadowOut, 0, shadow);
+            EXPECT_NEAR(r.shadowBack, 0, shadow);
         }
         const JumpStatistics s = integrator.getJumpStatistics();
         EXPECT_GT(s.accepted, numJumps / 7);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "NetworkBlock.h"
+#include "MatrixProduct.h"
 #include "NetworkKernel.h"
 
 using namespace OpenMMFlow;
@@ -42,7 +43,7 @@ void NetworkBlock<T>::expand(Gradients& gradients) const {
 
 template <class T>
 Tensor NetworkBlock<T>::view(const BlockShape& shape, const T* data, std::int64_t units) const {
-    return at::from_blob(const_cast<T*>(data), {units, shape.points}, {shape.stride, 1}, weights[0].options());
+    return at::from_blob(const_cast<T*>(data), {units, shape.points}, weights[0].options());
 }
 
 template <class T>
@@ -52,7 +53,7 @@ void NetworkBlock<T>::fillInputs(const BlockShape& shape, const double* y, T* in
             for (std::int64_t row = 0; row < shape.rows; row++)
                 inputs[row] = static_cast<T>(function(y[row * size + column]));
             std::fill(inputs + shape.rows, inputs + shape.points, T(0));
-            inputs += shape.stride;
+            inputs += shape.points;
         }
     };
     fill(open, [](double value) { return value; });
@@ -65,73 +66,65 @@ void NetworkBlock<T>::addToInputs(const BlockShape& shape, const T* inputs, cons
     for (const int column : open) {
         for (std::int64_t row = 0; row < shape.rows; row++)
             onY[row * size + column] += onInputs[row];
-        inputs += shape.stride;
-        onInputs += shape.stride;
+        inputs += shape.points;
+        onInputs += shape.points;
     }
-    const std::int64_t toSine = static_cast<std::int64_t>(circular.size()) * shape.stride;
+    const std::int64_t toSine = static_cast<std::int64_t>(circular.size()) * shape.points;
     for (const int column : circular) {
         for (std::int64_t row = 0; row < shape.rows; row++)
             onY[row * size + column] += static_cast<double>(inputs[row]) * onInputs[toSine + row] -
                                         static_cast<double>(inputs[toSine + row]) * onInputs[row];
-        inputs += shape.stride;
-        onInputs += shape.stride;
+        inputs += shape.points;
+        onInputs += shape.points;
     }
 }
 
 template <class T>
-void NetworkBlock<T>::apply(const BlockShape& shape, const double* y, T* tape, bool keepSlopes, T* raw) const {
+Tensor NetworkBlock<T>::apply(const BlockShape& shape, const double* y, T* tape, bool keepSlopes) const {
     const NetworkKernels<T>& kernels = getNetworkKernels<T>();
     const auto activate = activation == Activation::SiLU   ? kernels.silu
                           : activation == Activation::ReLU ? kernels.relu
                                                            : kernels.tanh;
     fillInputs(shape, y, tape);
-    for (std::size_t i = 0; i < weights.size(); i++) {
+    for (std::size_t i = 0;; i++) {
+        const Tensor h = view(shape, tape + lines[i] * shape.points, countUnits(i));
+        Tensor product = multiplyByTransposed(weights[i], h.t());
+        if (i + 1 == weights.size())
+            return product;
         const std::int64_t units = weights[i].size(0);
-        const bool last = i + 1 == weights.size();
-        T* result = last ? raw : tape + lines[i + 1] * shape.stride;
-        Tensor product = view(shape, result, units);
-        at::mm_out(product, weights[i], view(shape, tape + lines[i] * shape.stride, countUnits(i)));
-        if (!last)
-            activate(biases[i].template const_data_ptr<T>(), static_cast<int>(units), shape.points, shape.stride,
-                     result, keepSlopes ? result + units * shape.stride : nullptr);
+        T* result = tape + lines[i + 1] * shape.points;
+        activate(biases[i].template const_data_ptr<T>(), static_cast<int>(units), shape.points,
+                 product.template const_data_ptr<T>(), result, keepSlopes ? result + units * shape.points : nullptr);
     }
 }
 
 template <class T>
-void NetworkBlock<T>::pullBack(const BlockShape& shape, const T* tape, T* onRaw, Gradients* gradients,
+void NetworkBlock<T>::pullBack(const BlockShape& shape, const T* tape, Tensor onRaw, Gradients* gradients,
                                double* onY) const {
-    const bool first = gradients != nullptr && gradients->weights.empty();
-    if (first)
-        for (std::size_t i = 0; i < weights.size(); i++) {
-            gradients->weights.push_back(at::empty_like(weights[i]));
-            gradients->biases.push_back(at::zeros_like(biases[i]));
-        }
-    Tensor scratch[2]; // results of one layer and the next, in turn
+    if (gradients != nullptr && gradients->weights.empty()) {
+        gradients->weights.resize(weights.size());
+        for (const Tensor& bias : biases)
+            gradients->biases.push_back(at::zeros_like(bias));
+    }
     std::vector<T> unused;
-    T* on = onRaw;
+    Tensor on = std::move(onRaw);
     for (std::size_t i = weights.size(); i-- > 0;) {
-        const std::int64_t units = weights[i].size(0), inputs = countUnits(i);
-        const T* slope = i + 1 == weights.size() ? nullptr : tape + (lines[i + 1] + units) * shape.stride;
+        const std::int64_t units = weights[i].size(0);
+        const T* slope = i + 1 == weights.size() ? nullptr : tape + (lines[i + 1] + units) * shape.points;
         unused.resize(gradients == nullptr ? units : 0);
         T* onBias = gradients == nullptr ? unused.data() : gradients->biases[i].template mutable_data_ptr<T>();
-        getNetworkKernels<T>().pullBackActivation(slope, static_cast<int>(units), shape.points, shape.stride, on,
-                                                  onBias);
-        const Tensor onResult = view(shape, on, units);
+        getNetworkKernels<T>().pullBackActivation(slope, static_cast<int>(units), shape.points,
+                                                  on.template mutable_data_ptr<T>(), onBias);
         if (gradients != nullptr) {
-            const Tensor h = view(shape, tape + lines[i] * shape.stride, inputs);
-            at::addmm_out(gradients->weights[i], gradients->weights[i], onResult, h.t(), first ? 0 : 1);
+            Tensor& sum = gradients->weights[i];
+            const Tensor h = view(shape, tape + lines[i] * shape.points, countUnits(i));
+            sum = sum.defined() ? addProductWithTransposed(sum, on, h) : multiplyByTransposed(on, h);
         }
         if (i == 0 && onY == nullptr)
-            break;
-        Tensor& onInput = scratch[i % 2];
-        if (!onInput.defined() || onInput.size(0) < inputs)
-            onInput = at::empty({inputs, shape.stride}, weights[0].options());
-        on = onInput.template mutable_data_ptr<T>();
-        Tensor product = view(shape, on, inputs);
-        at::mm_out(product, weights[i].t(), onResult);
+            return;
+        on = multiplyByTransposed(weights[i].t(), on.t());
     }
-    if (onY != nullptr)
-        addToInputs(shape, tape, on, onY);
+    addToInputs(shape, tape, on.template const_data_ptr<T>(), onY);
 }
 
 template class OpenMMFlow::NetworkBlock<float>;

@@ -33,21 +33,21 @@ public:
     [[nodiscard]] const at::Tensor& getLastBias() const { return biases.back(); }
     /**
      * @param y       [rows, size]
-     * @param tape    [lines, stride], filled; slopes only if there will be a pullBack()
-     * @param raw     [outputs, stride], filled
+     * @param tape    [lines, points], filled; slopes only if there will be a pullBack()
+     * @return        raw [outputs, points]
      */
-    void apply(const BlockShape& shape, const double* y, T* tape, bool keepSlopes, T* raw) const;
+    at::Tensor apply(const BlockShape& shape, const double* y, T* tape, bool keepSlopes) const;
 
-    /** Of the parameters; [i] of each layer. Those of the first block are set, others are added. */
+    /** Of the parameters; [i] of each layer. Those of one block are added to those of others. */
     struct Gradients {
         std::vector<at::Tensor> weights, biases;
     };
     /**
-     * @param onRaw      [outputs, stride]
+     * @param onRaw      [outputs, points]
      * @param gradients  null if they are not wanted
      * @param onY        [rows, size], to which is added; null if not wanted
      */
-    void pullBack(const BlockShape& shape, const T* tape, T* onRaw, Gradients* gradients, double* onY) const;
+    void pullBack(const BlockShape& shape, const T* tape, at::Tensor onRaw, Gradients* gradients, double* onY) const;
     /** After the last block: the gradients by the parameters as the conditioner has them. */
     void expand(Gradients& gradients) const;
 

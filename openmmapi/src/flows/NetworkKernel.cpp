@@ -160,11 +160,11 @@ struct Tanh {
 };
 
 template <class T, class Activation>
-void activate(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope) {
+void activate(const T* bias, int units, std::int64_t points, const T* x, T* h, T* slope) {
     using L = Lanes<T>;
     for (int unit = 0; unit < units; unit++)
-        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
-            typename L::Vector value = L::at(h + i) + bias[unit];
+        for (std::int64_t i = unit * points; i < (unit + 1) * points; i += L::count) {
+            typename L::Vector value = L::at(x + i) + bias[unit];
             const typename L::Vector derivative = Activation::apply(value);
             L::at(h + i) = value;
             if (slope != nullptr)
@@ -173,11 +173,11 @@ void activate(const T* bias, int units, std::int64_t points, std::int64_t stride
 }
 
 template <class T>
-void pullBackActivation(const T* slope, int units, std::int64_t points, std::int64_t stride, T* onH, T* onBias) {
+void pullBackActivation(const T* slope, int units, std::int64_t points, T* onH, T* onBias) {
     using L = Lanes<T>;
     for (int unit = 0; unit < units; unit++) {
         typename L::Vector sums[1] = {};
-        for (std::int64_t i = unit * stride; i < unit * stride + points; i += L::count) {
+        for (std::int64_t i = unit * points; i < (unit + 1) * points; i += L::count) {
             if (slope != nullptr)
                 L::at(onH + i) *= L::at(slope + i);
             sums[0] += L::at(onH + i);

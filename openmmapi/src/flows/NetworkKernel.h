@@ -23,18 +23,18 @@ struct NetworkKernels {
     void (*pullBackTwo)(const T* weight, const T* onResult0, const T* onResult1, int rows, int columns, T* onH0,
                         T* onH1);
     /**
-     * h <- activation(h + bias), slope <- its derivative there.
+     * h <- activation(x + bias), slope <- its derivative there.
      *
      * @param bias      [units]
      * @param points    in whole vectors: a multiple of 8
-     * @param stride    from one unit to the next
-     * @param h, slope  [units, points]; no derivatives if slope is null
+     * @param x         [units, points]
+     * @param h, slope  [units, points]; h may be x; no derivatives if slope is null
      */
-    void (*silu)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
-    void (*relu)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
-    void (*tanh)(const T* bias, int units, std::int64_t points, std::int64_t stride, T* h, T* slope);
+    void (*silu)(const T* bias, int units, std::int64_t points, const T* x, T* h, T* slope);
+    void (*relu)(const T* bias, int units, std::int64_t points, const T* x, T* h, T* slope);
+    void (*tanh)(const T* bias, int units, std::int64_t points, const T* x, T* h, T* slope);
     /** onH <- onH slope, as it is if slope is null; onBias [units] gains the sums of onH over the points. */
-    void (*pullBackActivation)(const T* slope, int units, std::int64_t points, std::int64_t stride, T* onH, T* onBias);
+    void (*pullBackActivation)(const T* slope, int units, std::int64_t points, T* onH, T* onBias);
 };
 
 /** Those for this processor. Defined for float and double. */

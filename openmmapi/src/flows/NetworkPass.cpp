@@ -59,7 +59,8 @@ NetworkPass<T>::NetworkPass(const Conditioner& conditioner, const std::vector<in
             kernels.multiply(layer.weight, layer.bias, layer.rows, layer.columns,
                              layer.input.data() + row * layer.columns, next.input.data() + row * next.columns);
         const T noBias = 0;
-        activate(&noBias, 1, static_cast<std::int64_t>(next.input.size()), 0, next.input.data(), next.slope.data());
+        activate(&noBias, 1, static_cast<std::int64_t>(next.input.size()), next.input.data(), next.input.data(),
+                 next.slope.data());
     }
 }
 

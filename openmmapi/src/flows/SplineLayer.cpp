@@ -23,20 +23,20 @@ std::int64_t divideUp(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-/** A batch in blocks of equal size, but for the last one. */
+/** A batch in blocks of equal size, but for the last one. Lines have no gaps: products are slow over these. */
 struct Blocks {
     std::int64_t batch, points, count;
     explicit Blocks(std::int64_t batch) : batch(batch) {
         const std::int64_t threads = std::min<std::int64_t>(at::get_num_threads(), batch / minRowsOfThread);
         const std::int64_t wanted = std::max({divideUp(batch, maxRowsOfBlock), threads, std::int64_t{1}});
-        points = splineLanes * divideUp(divideUp(batch, wanted), splineLanes);
+        const std::int64_t vectors = divideUp(divideUp(batch, wanted), splineLanes);
+        // Lines a power of two apart would fall on each other in the cache.
+        points = splineLanes * (vectors % 8 == 0 ? vectors + 1 : vectors);
         count = divideUp(batch, points);
     }
     [[nodiscard]] std::int64_t start(std::int64_t block) const { return block * points; }
-    /** Lines a power of two apart would fall on each other in the cache. */
-    [[nodiscard]] std::int64_t stride() const { return points + 16; }
     [[nodiscard]] BlockShape shape(std::int64_t block) const {
-        return {std::min(points, batch - start(block)), points, stride()};
+        return {std::min(points, batch - start(block)), points, points};
     }
     /** function(first, end) on ranges of blocks, in several threads. */
     template <class Function>
@@ -55,7 +55,7 @@ struct Layer : torch::CustomClassHolder {
     SplineSettings settings;
     Blocks blocks;
     bool differentiable;
-    Tensor tape; // [blocks, lines, stride] of the network's lines, then the splines' records
+    Tensor tape; // [blocks, lines, points] of the network's lines, then the splines' records
 
     Layer(NetworkBlock<T> network, const SplineSettings& settings, std::int64_t batch, bool differentiable)
         : network(std::move(network)), settings(settings), blocks(batch), differentiable(differentiable) {
@@ -77,7 +77,7 @@ struct Layer : torch::CustomClassHolder {
 
     /** Numbers of a block. */
     [[nodiscard]] std::int64_t countTape() const {
-        return (network.countLines() + (differentiable ? settings.countRecords() : 0)) * blocks.stride();
+        return (network.countLines() + (differentiable ? settings.countRecords() : 0)) * blocks.points;
     }
 
     TransformResult apply(const Tensor& y) {
@@ -89,14 +89,12 @@ struct Layer : torch::CustomClassHolder {
         double *to = value.mutable_data_ptr<double>(), *sum = logDet.mutable_data_ptr<double>();
         const T* bias = network.getLastBias().template const_data_ptr<T>();
         blocks.run([&](std::int64_t first, std::int64_t end) {
-            const Tensor raw = at::empty({settings.countRaw() * blocks.stride()}, options);
             const Tensor scratch = differentiable ? Tensor() : at::empty({countTape()}, options);
             for (std::int64_t block = first; block < end; block++) {
                 const std::int64_t row = blocks.start(block), offset = row * settings.size;
                 T* lines = (differentiable ? tape[block] : scratch).template mutable_data_ptr<T>();
-                T* records = differentiable ? lines + network.countLines() * blocks.stride() : nullptr;
-                network.apply(blocks.shape(block), from + offset, lines, differentiable,
-                              raw.template mutable_data_ptr<T>());
+                T* records = differentiable ? lines + network.countLines() * blocks.points : nullptr;
+                const Tensor raw = network.apply(blocks.shape(block), from + offset, lines, differentiable);
                 applySplines<T>(settings, blocks.shape(block), from + offset, raw.template const_data_ptr<T>(), bias,
                                 to + offset, sum + row, records);
             }
@@ -111,16 +109,15 @@ struct Layer : torch::CustomClassHolder {
         double* to = byY ? onY.mutable_data_ptr<double>() : nullptr;
         std::vector<typename NetworkBlock<T>::Gradients> parts(blocks.count); // a thread's is where its range begins
         blocks.run([&](std::int64_t first, std::int64_t end) {
-            const Tensor onRaw = at::empty({settings.countRaw() * blocks.stride()}, tape.options());
+            const Tensor onRaw = at::empty({settings.countRaw(), blocks.points}, tape.options());
             for (std::int64_t block = first; block < end; block++) {
                 const std::int64_t row = blocks.start(block), offset = row * settings.size;
                 const T* lines = tape[block].template const_data_ptr<T>();
                 double* onRows = byY ? to + offset : nullptr;
-                pullBackSplines<T>(settings, blocks.shape(block), lines + network.countLines() * blocks.stride(),
+                pullBackSplines<T>(settings, blocks.shape(block), lines + network.countLines() * blocks.points,
                                    onValue.const_data_ptr<double>() + offset, onLogDet.const_data_ptr<double>() + row,
                                    onRows, onRaw.template mutable_data_ptr<T>());
-                network.pullBack(blocks.shape(block), lines, onRaw.template mutable_data_ptr<T>(),
-                                 byParameters ? &parts[first] : nullptr, onRows);
+                network.pullBack(blocks.shape(block), lines, onRaw, byParameters ? &parts[first] : nullptr, onRows);
             }
         });
         const at::NoGradGuard noGrad;
