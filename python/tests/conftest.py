@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests share a machine with each other: one thread for torch, and OpenMM's plain CPU platform unless a test names another."""
+"""Tests share a machine with each other: one thread for torch and for OpenMM's CPU platform, which serves unless a test names another."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import time
 import pytest
 
 os.environ.setdefault("OPENMM_DEFAULT_PLATFORM", "CPU")
+os.environ.setdefault("OPENMM_CPU_THREADS", "1")
 
 import torch  # noqa: E402
 
