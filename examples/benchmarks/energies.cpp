@@ -108,9 +108,11 @@ int main(int argc, char** argv) {
     Platform::loadPluginsFromDirectory(Platform::getDefaultPluginsDirectory());
     for (const char* name : {"vacuum", "implicit"}) {
         const Molecule molecule = readMolecule(argv[1], name);
-        for (const char* platform : {"Reference", "CPU"})
+        const std::string chosen = ContextPotential(*molecule.system, 300).getPlatformName();
+        for (const std::string platform : {"Reference", "CPU"})
             for (const std::int64_t batch : {1, 1024})
-                compare(molecule, name, platform, batch, std::stod(argv[2]));
+                compare(molecule, name + std::string(platform == chosen ? " (chosen)" : ""), platform, batch,
+                        std::stod(argv[2]));
     }
     return 0;
 }

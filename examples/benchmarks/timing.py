@@ -153,7 +153,7 @@ def runProgram(name, *arguments):
     """Run a C++ benchmark, which prints a JSON object in each line. @return these"""
     import openmm.version
 
-    environment = os.environ | {"OPENMM_PLUGIN_DIR": f"{openmm.version.openmm_library_path}/plugins", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OPENMM_DEFAULT_PLATFORM": "", "OPENMM_PLUGIN_DIR": f"{openmm.version.openmm_library_path}/plugins", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(buildProgram(name)), *map(str, arguments)], text=True, stdout=subprocess.PIPE, check=True,
                           env=environment)
     return [json.loads(line) for line in done.stdout.splitlines()]

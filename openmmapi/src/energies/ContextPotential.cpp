@@ -346,15 +346,18 @@ private:
         if (batch == 0)
             return;
         const int members = static_cast<int>(std::min<std::int64_t>(batch, workers.size()));
-        const std::int64_t chunk = std::clamp<std::int64_t>(batch / (8 * members), 1, 16);
+        const std::int64_t chunk = std::clamp<std::int64_t>(batch / (8 * members), 1, 4); // none waits long at the end
         std::atomic<std::int64_t> next{0}, nonFinite{0}, failed{0};
         crew->run(members, [&](int member) {
+            std::int64_t bad = 0, thrown = 0;
             for (std::int64_t start = next.fetch_add(chunk); start < batch; start = next.fetch_add(chunk))
                 for (std::int64_t i = start; i < std::min(batch, start + chunk); i++) {
                     const Outcome outcome = evaluateOne(*workers[member], i);
-                    nonFinite += outcome == Outcome::NonFinite;
-                    failed += outcome == Outcome::Failed;
+                    bad += outcome == Outcome::NonFinite ? 1 : 0;
+                    thrown += outcome == Outcome::Failed ? 1 : 0;
                 }
+            nonFinite += bad;
+            failed += thrown;
         });
         result.nonFinite = nonFinite;
         result.failed = failed;
