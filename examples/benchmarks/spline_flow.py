@@ -111,8 +111,9 @@ def makeNormflows():
 
 
 PEERS = {"zuko": makeZuko, "nflows": makeNflows, "normflows": makeNormflows}
-REQUIRED = {("log q", 1): ">= 12", ("log q", 1024): ">= 3", ("gradient of log q", 1): ">= 20", ("training step", 256): ">= 3",
-            ("training step", 1024): ">= 3"}  # of zuko's time over ours
+# Of each peer's time over ours.
+REQUIRED = {("log q", 1): ">= 12", ("sample", 1): ">= 12", ("log q", 1024): ">= 3", ("sample", 1024): ">= 3",
+            ("gradient of log q", 1): ">= 20", ("training step", 256): ">= 3", ("training step", 1024): ">= 3"}
 
 
 def addOptions(parser):
@@ -130,7 +131,7 @@ def measure(options):
             times = timing.timeInTurns(actions, options.seconds, rounds=3 if options.short else 5)
             for peer in names:
                 yield timing.makeRow(f"{label}, batch {batch}", times, (peer, "OpenMM-Flow"),
-                                     required=REQUIRED.get((label, batch)) if peer == "zuko" else None)
+                                     required=REQUIRED.get((label, batch)))
 
 
 def makeWork(libraries, batch):

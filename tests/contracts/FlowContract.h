@@ -2,11 +2,14 @@
 #define OPENMMFLOW_TESTS_FLOWCONTRACT_H_
 // SPDX-License-Identifier: MIT
 
+#include "StrictDevice.h"
+#include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/Transform.h"
 #include "openmmflow/latent/Random.h"
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <openmm/OpenMMException.h>
 #include <torch/csrc/autograd/autograd.h>
 
 namespace OpenMMFlow {
@@ -111,6 +114,38 @@ inline void checkPullBack(const Transform& transform, const at::Tensor& allOfX) 
 }
 
 /** What every transform promises in Transform.h. Parameters are made float64 and random first. */
+/** On a device, unless that is refused, value, logDet and gradients are those of the processor. */
+inline void checkOnDevice(const std::shared_ptr<Transform>& transform, const at::Tensor& z) {
+    const Flow flow(std::make_shared<GaussianPrior>(transform->getInputSize()), transform);
+    std::shared_ptr<Flow> copy;
+    try {
+        copy = flow.to(strictDevice);
+    } catch (const OpenMM::OpenMMException& error) {
+        EXPECT_NE(std::string(error.what()).find("works on processors only"), std::string::npos) << error.what();
+        return;
+    }
+    const auto differentiate = [&](const Transform& t, const at::Tensor& argument, bool inverse) {
+        const at::Tensor leaf = argument.detach().clone().set_requires_grad(true);
+        const TransformResult result = inverse ? t.inverse(leaf) : t.forward(leaf);
+        std::vector<at::Tensor> variables{leaf}, all{result.value.detach(), result.logDet.detach()};
+        for (const auto& [name, tensor] : t.getParameters())
+            variables.push_back(tensor);
+        for (const at::Tensor& gradient : torch::autograd::grad(
+                 {(result.value * result.value).sum() + result.logDet.sum()}, variables, {}, false, false, true))
+            all.push_back(gradient.defined() ? gradient : at::zeros({1}));
+        return all;
+    };
+    for (const bool inverse : {false, true}) {
+        const at::Tensor argument = inverse ? transform->forward(z).value.detach() : z;
+        const auto expected = differentiate(*transform, argument, inverse);
+        const auto found = differentiate(*copy->getTransform(), argument.to(at::Device(strictDevice)), inverse);
+        ASSERT_EQ(found.size(), expected.size());
+        for (std::size_t i = 0; i < found.size(); i++)
+            EXPECT_LE(relativeDifference(found[i].to(at::kCPU), expected[i]), 1e-9)
+                << "number " << i << (inverse ? ", inverse" : "");
+    }
+}
+
 inline void checkFlowContract(const FlowContractCase& contract) {
     SCOPED_TRACE(contract.name);
     const Transform& transform = *contract.transform;
@@ -211,6 +246,8 @@ inline void checkFlowContract(const FlowContractCase& contract) {
     for (std::size_t i = 0; i < buffers.size(); i++)
         twinBuffers[i].second.set_data(buffers[i].second.clone());
     EXPECT_TRUE(at::equal(twin->forward(z).value, there.value));
+
+    checkOnDevice(contract.transform, z);
 
     // float32 networks: double round trip all the same, because both directions compute the same parameters.
     for (const auto& [name, tensor] : from)

@@ -89,7 +89,7 @@ double RandomWalkKernel::move(AnnealedPath& path, int stage, double lambda, Path
     const std::int64_t batch = state.x.size(0);
     std::int64_t numAccepted = 0;
     for (int i = 0; i < options.numMoves; i++) {
-        PathState proposed = path.evaluate(state.x + s * random.normal(batch, state.x.size(1)), lambda);
+        PathState proposed = path.evaluate(state.x + s * normalLike(state.x, random), lambda);
         proposed.momentum = state.momentum;
         const Tensor accepted = metropolis(proposed.logDensity - state.logDensity, random);
         numAccepted += accepted.sum().item<std::int64_t>();
@@ -113,7 +113,7 @@ double LangevinKernel::move(AnnealedPath& path, int stage, double lambda, PathSt
     };
     std::int64_t numAccepted = 0;
     for (int i = 0; i < options.numMoves; i++) {
-        const Tensor x = state.x + 0.5 * s * s * state.gradient + s * random.normal(batch, state.x.size(1));
+        const Tensor x = state.x + 0.5 * s * s * state.gradient + s * normalLike(state.x, random);
         PathState proposed = path.evaluate(x, lambda, Gradient::Compute);
         proposed.momentum = state.momentum;
         const Tensor logAlpha =

@@ -30,7 +30,7 @@ AnnealedResult AnnealedSampler::run(const Tensor& start, Random& random) {
     AnnealedResult result;
     result.lambdas = lambdas;
     result.state = path->evaluate(start, 0.0, kernel->getGradient());
-    result.logWeight = at::zeros({start.size(0)}, at::kDouble);
+    result.logWeight = repeatForRows(0.0, start);
     const int last = static_cast<int>(lambdas.size()) - 1;
     for (int k = 1; k <= last; k++) {
         const Gradient wanted = k < last ? kernel->getGradient() : Gradient::Omit;

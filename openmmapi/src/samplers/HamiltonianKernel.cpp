@@ -42,7 +42,7 @@ double HamiltonianKernel::move(AnnealedPath& path, int stage, double lambda, Pat
     std::int64_t numAccepted = 0;
     for (int i = 0; i < options.numMoves; i++) {
         PathState start = state;
-        start.momentum = random.normal(batch, state.x.size(1));
+        start.momentum = normalLike(state.x, random);
         PathState proposed = leapfrog(path, start, step, options.numSteps);
         const Tensor accepted = metropolis(logJoint(proposed) - logJoint(start), random);
         numAccepted += accepted.sum().item<std::int64_t>();
@@ -67,12 +67,12 @@ double GeneralizedHamiltonianKernel::move(AnnealedPath& path, int stage, double 
     const at::NoGradGuard noGrad;
     state = path.atLambda(state, lambda, Gradient::Compute);
     const double step = steps.get(stage), r = options.refreshment, kept = std::sqrt(1 - r * r);
-    const std::int64_t batch = state.x.size(0), size = state.x.size(1);
+    const std::int64_t batch = state.x.size(0);
     std::int64_t numAccepted = 0;
     if (!state.momentum.defined())
-        state.momentum = random.normal(batch, size);
+        state.momentum = normalLike(state.x, random);
     for (int i = 0; i < options.numMoves; i++) {
-        state.momentum = kept * state.momentum + r * random.normal(batch, size);
+        state.momentum = kept * state.momentum + r * normalLike(state.x, random);
         const PathState proposed = leapfrog(path, state, step, options.numSteps);
         const Tensor accepted = metropolis(logJoint(proposed) - logJoint(state), random);
         numAccepted += accepted.sum().item<std::int64_t>();

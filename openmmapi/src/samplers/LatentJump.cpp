@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/samplers/LatentJump.h"
+#include "WeightTools.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
@@ -17,17 +18,17 @@ Tensor energyWhereFinite(ReducedPotential& potential, const Tensor& x) {
 }
 
 Tensor choose(const Tensor& accepted, const Tensor& proposed, const Tensor& current) {
-    return at::where(current.dim() == 2 ? accepted.unsqueeze(1) : accepted, proposed, current);
+    const Tensor rows = accepted.to(current.device());
+    return at::where(current.dim() == 2 ? rows.unsqueeze(1) : rows, proposed, current);
 }
 
 JumpInfo decide(const LatentJump::Options& options, const JumpState& current, const JumpState& proposed,
                 Random& random) {
     const std::int64_t count = current.u.size(0);
     JumpInfo info{at::empty({count}, at::kDouble), random.uniform(count, 1).squeeze(1), at::empty({count}, at::kBool)};
-    const auto column = [](const Tensor& tensor) { return tensor.accessor<double, 1>(); };
-    const auto u = column(current.u), logQ = column(current.logQ), logDet = column(current.logDet);
-    const auto uNew = column(proposed.u), logQNew = column(proposed.logQ), logDetNew = column(proposed.logDet);
-    auto logAlpha = column(info.logAlpha), uniform = column(info.uniform);
+    const auto u = toVector(current.u), logQ = toVector(current.logQ), logDet = toVector(current.logDet);
+    const auto uNew = toVector(proposed.u), logQNew = toVector(proposed.logQ), logDetNew = toVector(proposed.logDet);
+    auto logAlpha = info.logAlpha.accessor<double, 1>(), uniform = info.uniform.accessor<double, 1>();
     auto accepted = info.accepted.accessor<bool, 1>();
     for (std::int64_t i = 0; i < count; i++) {
         logAlpha[i] = jumpLogAlpha(options.kind, u[i], uNew[i], logQ[i], logQNew[i], logDet[i], logDetNew[i]);

@@ -54,7 +54,7 @@ public:
             require(states.back().logDensity.isfinite().all().item<bool>(), "ReplicaExchange::run",
                     "the density of a walker's start at stage " + std::to_string(k), 0,
                     "positive: it would never move");
-            fromStart.push_back(at::zeros({numLadders}, at::kDouble));
+            fromStart.push_back(repeatForRows(0.0, x));
         }
     }
 
@@ -89,12 +89,12 @@ public:
             result.logZIncrements.push_back(-estimate.deltaF);
             result.logZRatio -= estimate.deltaF;
             result.overlap.push_back(estimate.overlap);
-            result.cess.push_back(cessFraction(at::zeros({wF.numel()}, at::kDouble), -wF.flatten()).item<double>());
+            result.cess.push_back(cessFraction(at::zeros_like(wF).flatten(), -wF.flatten()).item<double>());
             result.swapAcceptance.push_back(at::stack(swaps[k]).mean().item<double>());
         }
         const auto count = static_cast<double>(influence.numel());
         result.logZRatioError = std::sqrt(influence.square().sum().item<double>() * count / (count - 1));
-        result.logWeight = at::full({result.x.size(0)}, result.logZRatio, at::kDouble);
+        result.logWeight = repeatForRows(result.logZRatio, result.x);
         result.tripsPerSweep = trips / static_cast<double>(states[0].x.size(0) * engine.options.numSweeps);
         return result;
     }

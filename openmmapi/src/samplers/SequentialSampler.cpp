@@ -35,7 +35,7 @@ public:
     Run(SequentialSampler& sampler, const Tensor& start, Random& random)
         : sampler(sampler), path(*sampler.path), random(random),
           state(path.evaluate(start, 0.0, sampler.kernel->getGradient())),
-          logWeight(at::zeros({sampler.options.numGroups, start.size(0) / sampler.options.numGroups}, at::kDouble)) {
+          logWeight(repeatForRows(0.0, start).view({sampler.options.numGroups, -1})) {
         result.lambdas = {0.0};
     }
 
@@ -84,7 +84,7 @@ public:
                     rows.push_back(group * size + i);
         }
         if (any)
-            state = selectRows(state, at::tensor(rows, at::kLong));
+            state = selectRows(state, at::tensor(rows, at::kLong).to(state.x.device()));
         logWeight = weights;
     }
 

@@ -13,15 +13,20 @@ inline at::Tensor finiteOrMinusInfinity(const at::Tensor& value) {
     return at::where(value.isfinite(), value, at::full_like(value, -INFINITY));
 }
 
+/** Standard normal numbers, drawn on the processor, for each element of a matrix, on its device. */
+inline at::Tensor normalLike(const at::Tensor& x, Random& random) {
+    return random.normal(x.size(0), x.size(1)).to(x.device());
+}
+
 /** Metropolis' test of every walker. @param logAlpha  float64 [batch]  @return bool [batch] */
 inline at::Tensor metropolis(const at::Tensor& logAlpha, Random& random) {
     const std::int64_t batch = logAlpha.size(0);
-    const at::Tensor uniform = random.uniform(batch, 1), ratio = logAlpha.contiguous();
+    const at::Tensor uniform = random.uniform(batch, 1), ratio = logAlpha.to(at::kCPU).contiguous();
     at::Tensor accepted = at::empty({batch}, at::kBool);
     for (std::int64_t row = 0; row < batch; row++)
         accepted.data_ptr<bool>()[row] = accept(AcceptanceTest::Metropolis, ratio.const_data_ptr<double>()[row],
                                                 uniform.const_data_ptr<double>()[row]);
-    return accepted;
+    return accepted.to(logAlpha.device());
 }
 
 /** ln mean exp over the last dimension; -inf where all are. */
@@ -50,7 +55,7 @@ inline at::Tensor cessFraction(const at::Tensor& logWeight, const at::Tensor& in
 }
 
 inline std::vector<double> toVector(const at::Tensor& values) {
-    const at::Tensor flat = values.contiguous();
+    const at::Tensor flat = values.to(at::kCPU).contiguous();
     return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 

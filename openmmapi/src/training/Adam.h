@@ -15,7 +15,7 @@ public:
         for (const at::Tensor& parameter : parameters) {
             first.push_back(at::zeros_like(parameter).detach());
             second.push_back(at::zeros_like(parameter).detach());
-            steps.push_back(at::zeros({}, at::kFloat));
+            steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat).requires_grad(false)));
         }
     }
     void step(const std::vector<at::Tensor>& gradients, double learningRate) {

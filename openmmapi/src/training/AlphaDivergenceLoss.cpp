@@ -39,7 +39,7 @@ void AlphaDivergenceLoss::fillBuffer(const Flow& flow, Random& random) {
     do {
         const std::int64_t before = buffer.getSize();
         const Annealed result = anneal(flow, random);
-        buffer.add(result.x, result.logWeight, result.logQ);
+        buffer.add(result.x.to(at::kCPU), result.logWeight.to(at::kCPU), result.logQ.to(at::kCPU));
         fruitless = buffer.getSize() > before ? 0 : fruitless + 1;
         require(fruitless < 10, "AlphaDivergenceLoss::evaluate",
                 "number of annealings in a row without a finite weight", fruitless, "below 10: train on data first");
@@ -89,9 +89,9 @@ Tensor AlphaDivergenceLoss::evaluate(const Flow& flow, Random& random) {
     }
     if (numCalls++ % options.stepsPerAnnealing == 0)
         fillBuffer(flow, random);
-    const ReplayDraw batch = buffer.draw(options.batchSize, random);
-    const Tensor logQ = flow.logQ(batch.x);
-    const Tensor correction = (batch.logQ - logQ.detach()).exp().clamp_max(options.largestCorrection);
-    buffer.update(batch.rows, logQ);
+    const ReplayDraw batch = buffer.draw(options.batchSize, random); // of points on the processor
+    const Tensor logQ = flow.logQ(batch.x.to(at::Device(flow.getDevice())));
+    const Tensor correction = (batch.logQ.to(logQ.device()) - logQ.detach()).exp().clamp_max(options.largestCorrection);
+    buffer.update(batch.rows, logQ.to(at::kCPU));
     return -(correction * logQ).mean();
 }

@@ -28,7 +28,7 @@ Tensor LatentAcceptanceLoss::evaluate(const Flow& flow, Random& random) {
     const char* where = "LatentAcceptanceLoss::evaluate";
     require(getNumFrames() > 0, where, "number of frames", 0, "at least 1: call addData");
     const Tensor rows = drawRows(options.batchSize, getNumFrames(), random);
-    const Tensor x1 = frames.index_select(0, rows), u1 = energies.index_select(0, rows);
+    const Tensor x1 = takeRows(frames, rows, flow), u1 = takeRows(energies, rows, flow);
     const FlowSample second = flow.sample(options.batchSize, random);
     const Tensor x2 = flow.place(second.x, x1), u2 = (*potential)(x2);
 

@@ -34,12 +34,12 @@ inline std::future<EnergyResult> startEnergies(ReducedPotential& potential, cons
     });
 }
 
-/** Evaluate frames and add those that have an energy. */
+/** Evaluate frames and add those that have an energy, on the processor. */
 inline void addFrames(ReducedPotential& potential, const at::Tensor& x, const char* where, at::Tensor& frames,
                       at::Tensor& energies) {
     require(x.dim() == 2 && x.size(1) == potential.getSize() && x.size(0) > 0, where, "shape of x", x.sizes(),
             "[frames, " + std::to_string(potential.getSize()) + "]");
-    const at::Tensor added = x.detach().to(at::kDouble), u = potential.evaluate(added).u;
+    const at::Tensor added = x.detach().to(at::kCPU, at::kDouble), u = potential.evaluate(added).u;
     const at::Tensor rows = u.isfinite().nonzero().squeeze(1);
     require(rows.size(0) > 0, where, "number of frames with a finite energy", 0, "at least 1");
     const auto join = [&rows](const at::Tensor& old, const at::Tensor& all) {
@@ -53,6 +53,11 @@ inline void addFrames(ReducedPotential& potential, const at::Tensor& x, const ch
 /** Rows of frames for a batch, uniformly. @return int64 [count] */
 inline at::Tensor drawRows(std::int64_t count, std::int64_t numFrames, Random& random) {
     return (random.uniform(1, count).squeeze(0) * static_cast<double>(numFrames)).to(at::kLong);
+}
+
+/** Some rows, on the device of a flow. @param rows  int64, on that of the tensor */
+inline at::Tensor takeRows(const at::Tensor& tensor, const at::Tensor& rows, const Flow& flow) {
+    return tensor.index_select(0, rows).to(at::Device(flow.getDevice()));
 }
 
 } // namespace OpenMMFlow

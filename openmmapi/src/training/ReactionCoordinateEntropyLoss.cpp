@@ -34,7 +34,7 @@ Tensor ReactionCoordinateEntropyLoss::evaluate(const Flow& flow, Random& random)
     if (options.period > 0)
         difference = difference - options.period * (difference / options.period).detach().round();
     const double logNorm = std::log(static_cast<double>(count - 1)) + std::log(std::sqrt(2 * M_PI) * options.bandwidth);
-    const Tensor self = at::eye(count, at::kBool);
+    const Tensor self = at::eye(count, r.options().dtype(at::kBool).requires_grad(false));
     const Tensor exponent = (-0.5 * (difference / options.bandwidth).square()).masked_fill(self, -INFINITY);
     return (exponent.logsumexp(1) - logNorm).mean();
 }

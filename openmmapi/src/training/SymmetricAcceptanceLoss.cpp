@@ -30,8 +30,8 @@ Tensor SymmetricAcceptanceLoss::evaluate(const Flow& flow, Random& random) {
     };
     const auto fOfFrames = [&] {
         const Tensor rows = drawRows(options.batchSize, getNumFrames(), random);
-        return softenEnergy(energies.index_select(0, rows), options.energyCut) +
-               flow.logQ(frames.index_select(0, rows));
+        return softenEnergy(takeRows(energies, rows, flow), options.energyCut) +
+               flow.logQ(takeRows(frames, rows, flow));
     };
     const Tensor f1 = getNumFrames() > 0 ? fOfFrames() : fOfSamples();
     const Tensor dF = fOfSamples() - f1, zero = at::zeros_like(dF);

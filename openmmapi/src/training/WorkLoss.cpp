@@ -10,6 +10,11 @@ WorkLoss::Frames WorkLoss::Frames::select(const Tensor& rows) const {
     return {x.index_select(0, rows), u.index_select(0, rows)};
 }
 
+WorkLoss::Frames WorkLoss::Frames::onDeviceOf(const Flow& flow) const {
+    const at::Device device(flow.getDevice());
+    return {x.to(device), u.to(device)};
+}
+
 WorkLoss::Frames WorkLoss::Frames::draw(int count, Random& random) const {
     return select(drawRows(count, x.size(0), random));
 }
@@ -56,12 +61,13 @@ Tensor WorkLoss::sumOfMeans(const Transform& map, const Frames& ofA, const Frame
 
 Tensor WorkLoss::evaluate(const Flow& flow, Random& random) {
     const Frames ofA = a.training.draw(options.batchSize, random), ofB = b.training.draw(options.batchSize, random);
-    return sumOfMeans(*flow.getTransform(), ofA, ofB);
+    return sumOfMeans(*flow.getTransform(), ofA.onDeviceOf(flow), ofB.onDeviceOf(flow));
 }
 
 double WorkLoss::validate(const Flow& flow) {
     if (a.validation.x.size(0) == 0 || b.validation.x.size(0) == 0)
         return NAN;
     const at::NoGradGuard noGrad;
-    return sumOfMeans(*flow.getTransform(), a.validation, b.validation).item<double>();
+    return sumOfMeans(*flow.getTransform(), a.validation.onDeviceOf(flow), b.validation.onDeviceOf(flow))
+        .item<double>();
 }

@@ -51,11 +51,12 @@ public:
     [[nodiscard]] double validate(const Flow& flow) override;
 
 private:
-    /** Some samples of a state and their energies. */
+    /** Some samples of a state and their energies, on the processor. */
     struct Frames {
         at::Tensor x, u; // [frames, size], [frames]
         [[nodiscard]] Frames select(const at::Tensor& rows) const;
         [[nodiscard]] Frames draw(int count, Random& random) const;
+        [[nodiscard]] Frames onDeviceOf(const Flow& flow) const;
     };
     struct State {
         std::shared_ptr<ReducedPotential> potential;

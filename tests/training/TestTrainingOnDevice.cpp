@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+// Training of a flow that is on a device, with energies by OpenMM, against the same on the processor.
+
+#include "contracts/FlowContract.h"
+#include "contracts/StrictDevice.h"
+#include "openmmflow/energies/systems/DoubleWell.h"
+#include "openmmflow/flows/Coupling.h"
+#include "openmmflow/flows/Elementary.h"
+#include "openmmflow/flows/Sequence.h"
+#include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/LatentAcceptanceLoss.h"
+#include "openmmflow/training/PathGradientLoss.h"
+#include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
+#include "openmmflow/training/ReweightedForwardKLLoss.h"
+#include "openmmflow/training/SymmetricAcceptanceLoss.h"
+#include "openmmflow/training/Trainer.h"
+#include "openmmflow/training/WorkLoss.h"
+#include <filesystem>
+
+using namespace OpenMMFlow;
+using at::Tensor;
+
+namespace {
+
+std::shared_ptr<ReducedPotential> makePotential() {
+    ContextPotential::Options options;
+    options.platform = "Reference";
+    options.numContexts = 1;
+    return DoubleWell({1, 6, 0.2, 1}).createPotential(options);
+}
+
+Tensor makeFrames(std::uint64_t seed = 8) {
+    Random random(seed);
+    return DoubleWell({1, 6, 0.2, 1}).sample(60, random);
+}
+
+std::shared_ptr<Flow> makeFlow() {
+    std::vector<std::shared_ptr<Transform>> transforms;
+    for (int i = 0; i < 2; i++)
+        transforms.push_back(std::make_shared<AffineCoupling>(
+            2, std::vector<int>{i}, Conditioner::Options{{6}, Activation::SiLU, static_cast<std::uint64_t>(i + 1)}));
+    transforms.push_back(std::make_shared<Scaling>(std::vector<double>{0.3, 0}, std::vector<double>{1.7, 1}));
+    const auto flow =
+        std::make_shared<Flow>(std::make_shared<GaussianPrior>(2), std::make_shared<Sequence>(transforms));
+    randomiseParameters(*flow->getTransform(), 0.3);
+    return flow;
+}
+
+using MakeLoss = std::function<std::shared_ptr<Loss>(const std::shared_ptr<Flow>&)>;
+
+const std::map<std::string, MakeLoss>& getLosses() {
+    static const std::map<std::string, MakeLoss> losses = {
+        {"MaximumLikelihood",
+         [](const std::shared_ptr<Flow>& flow) {
+             auto loss = std::make_shared<MaximumLikelihoodLoss>(flow, MaximumLikelihoodLoss::Options{20, 0.2, 1});
+             loss->addData(makeFrames());
+             return loss;
+         }},
+        {"ReverseKL",
+         [](const auto&) { return std::make_shared<ReverseKLLoss>(makePotential(), ReverseKLLoss::Options{20}); }},
+        {"PathGradient",
+         [](const auto&) { return std::make_shared<PathGradientLoss>(makePotential(), ReverseKLLoss::Options{20}); }},
+        {"ReweightedForwardKL",
+         [](const auto&) {
+             return std::make_shared<ReweightedForwardKLLoss>(makePotential(),
+                                                              ReweightedForwardKLLoss::Options{20, 0.2});
+         }},
+        {"ReactionCoordinateEntropy",
+         [](const auto&) {
+             return std::make_shared<ReactionCoordinateEntropyLoss>([](const Tensor& x) { return x.select(1, 0); },
+                                                                    ReactionCoordinateEntropyLoss::Options{20, 0.3, 0});
+         }},
+        {"LatentAcceptance",
+         [](const auto&) {
+             LatentAcceptanceLoss::Options options;
+             options.batchSize = 20;
+             auto loss = std::make_shared<LatentAcceptanceLoss>(makePotential(), options);
+             loss->addData(makeFrames());
+             return loss;
+         }},
+        {"SymmetricAcceptance",
+         [](const auto&) {
+             SymmetricAcceptanceLoss::Options options;
+             options.batchSize = 20;
+             auto loss = std::make_shared<SymmetricAcceptanceLoss>(makePotential(), options);
+             loss->addData(makeFrames());
+             return loss;
+         }},
+        {"AlphaDivergence",
+         [](const auto&) {
+             AlphaDivergenceLoss::Options options;
+             options.batchSize = 20;
+             options.numStages = 2;
+             options.kernel = {0.3, 3, 1, 0.65};
+             options.bufferCapacity = 100;
+             options.minimumPoints = 40;
+             return std::make_shared<AlphaDivergenceLoss>(makePotential(), options);
+         }},
+        {"Work",
+         [](const auto&) {
+             WorkLoss::Options options;
+             options.batchSize = 20;
+             return std::make_shared<WorkLoss>(makePotential(), makePotential(), makeFrames(1), makeFrames(2), options);
+         }},
+    };
+    return losses;
+}
+
+std::vector<std::string> getNames() {
+    std::vector<std::string> names;
+    for (const auto& [name, make] : getLosses())
+        names.push_back(name);
+    return names;
+}
+
+class TrainingOnDevice : public testing::TestWithParam<std::string> {};
+
+} // namespace
+
+// On the device, it goes on from a checkpoint on the way.
+TEST_P(TrainingOnDevice, IsThatOnTheProcessor) {
+    const std::string file = (std::filesystem::temp_directory_path() / ("openmmflow-device-" + GetParam())).string();
+    const auto makeTrainer = [](const std::shared_ptr<Flow>& flow) {
+        Trainer::Options options;
+        options.iterations = 5;
+        options.learningRate = 0.01;
+        options.warmup = 0;
+        options.seed = 4;
+        auto trainer = std::make_unique<Trainer>(flow, options);
+        trainer->addLoss(getLosses().at(GetParam())(flow));
+        return trainer;
+    };
+    const auto host = makeFlow(), first = host->to(strictDevice), device = host->to(strictDevice);
+    makeTrainer(host)->train(5);
+    const auto interrupted = makeTrainer(first), trainer = makeTrainer(device);
+    interrupted->train(2);
+    interrupted->saveCheckpoint(file);
+    trainer->loadCheckpoint(file);
+    trainer->train(5);
+    std::filesystem::remove(file);
+    const NamedTensors start = makeFlow()->getParameters(), expected = host->getParameters(),
+                       found = device->getParameters();
+    double change = 0;
+    for (std::size_t i = 0; i < found.size(); i++) {
+        EXPECT_EQ(found[i].second.device().type(), at::Device(strictDevice).type());
+        EXPECT_LE(relativeDifference(found[i].second.to(at::kCPU), expected[i].second), 1e-9) << found[i].first;
+        change = std::max(change, relativeDifference(expected[i].second, start[i].second));
+    }
+    EXPECT_GT(change, 0.01);
+}
+
+INSTANTIATE_TEST_SUITE_P(Losses, TrainingOnDevice, testing::ValuesIn(getNames()),
+                         [](const auto& info) { return info.param; });
