@@ -59,7 +59,10 @@ struct Guard : c10::impl::NoOpDeviceGuardImpl<deviceType> {
 Tensor onHost(const Tensor& t) {
     if (t.is_cpu() || t.numel() == 0)
         return t.is_cpu() ? t : at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kCPU));
-    return at::from_blob(flip(t.mutable_data_ptr()), t.sizes(), t.strides(), t.options().device(at::kCPU));
+    Tensor host = at::from_blob(flip(t.mutable_data_ptr()), t.sizes(), t.strides(), t.options().device(at::kCPU));
+    host._set_conj(t.is_conj());
+    host._set_neg(t.is_neg());
+    return host;
 }
 
 Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
@@ -94,7 +97,8 @@ const Tensor& resize(const Tensor& self, c10::SymIntArrayRef size, std::optional
 }
 
 Tensor copyFromAndResize(const Tensor& from, const Tensor& to) {
-    to.resize_(from.sizes());
+    if (to.sizes() != from.sizes()) // a view stays one
+        to.resize_(from.sizes());
     return copyFrom(from, to, false);
 }
 
@@ -152,7 +156,17 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
     library.impl("view", view);
     library.impl("_reshape_alias", reshapeAlias);
     library.impl("unfold", at::native::unfold);
+    library.impl("view_as_complex", at::native::view_as_complex);
+    library.impl("view_as_real", at::native::view_as_real);
     library.impl("_has_compatible_shallow_copy_type", canReplace);
+}
+
+// These are taken care of above.
+TORCH_LIBRARY_IMPL(aten, Conjugate, library) {
+    library.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(aten, Negative, library) {
+    library.impl("_copy_from", torch::CppFunction::makeFallthrough());
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {

@@ -4,10 +4,12 @@
 #include "contracts/FlowContract.h"
 #include "contracts/StrictDevice.h"
 #include "openmmflow/energies/systems/DoubleWell.h"
+#include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
 #include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/FlowMatchingLoss.h"
 #include "openmmflow/training/LatentAcceptanceLoss.h"
 #include "openmmflow/training/PathGradientLoss.h"
 #include "openmmflow/training/ReactionCoordinateEntropyLoss.h"
@@ -46,6 +48,22 @@ std::shared_ptr<Flow> makeFlow() {
     return flow;
 }
 
+/** A neural ODE. */
+std::shared_ptr<Flow> makeContinuousFlow() {
+    ContinuousFlow::Options options;
+    options.field.network = {{6}, Activation::SiLU, 2};
+    options.solver.method = OdeMethod::RungeKutta4;
+    options.solver.steps = 3;
+    const auto flow = std::make_shared<Flow>(std::make_shared<GaussianPrior>(2),
+                                             std::make_shared<ContinuousFlow>(2, std::vector<int>{}, options));
+    randomiseParameters(*flow->getTransform(), 0.3);
+    return flow;
+}
+
+std::shared_ptr<Flow> makeFlowFor(const std::string& loss) {
+    return loss == "FlowMatching" || loss == "Hutchinson" ? makeContinuousFlow() : makeFlow();
+}
+
 using MakeLoss = std::function<std::shared_ptr<Loss>(const std::shared_ptr<Flow>&)>;
 
 const std::map<std::string, MakeLoss>& getLosses() {
@@ -53,6 +71,21 @@ const std::map<std::string, MakeLoss>& getLosses() {
         {"MaximumLikelihood",
          [](const std::shared_ptr<Flow>& flow) {
              auto loss = std::make_shared<MaximumLikelihoodLoss>(flow, MaximumLikelihoodLoss::Options{20, 0.2, 1});
+             loss->addData(makeFrames());
+             return loss;
+         }},
+        {"Hutchinson",
+         [](const std::shared_ptr<Flow>& flow) {
+             auto loss = std::make_shared<MaximumLikelihoodLoss>(flow, MaximumLikelihoodLoss::Options{20, 0.2, 1, 2});
+             loss->addData(makeFrames());
+             return loss;
+         }},
+        {"FlowMatching",
+         [](const std::shared_ptr<Flow>& flow) {
+             FlowMatchingLoss::Options options;
+             options.batchSize = 20;
+             options.coupling = FlowMatchingCoupling::OptimalTransport;
+             auto loss = std::make_shared<FlowMatchingLoss>(flow, options);
              loss->addData(makeFrames());
              return loss;
          }},
@@ -130,15 +163,18 @@ TEST_P(TrainingOnDevice, IsThatOnTheProcessor) {
         trainer->addLoss(getLosses().at(GetParam())(flow));
         return trainer;
     };
-    const auto host = makeFlow(), first = host->to(strictDevice), device = host->to(strictDevice);
+    const auto host = makeFlowFor(GetParam()), first = host->to(strictDevice), device = host->to(strictDevice);
     makeTrainer(host)->train(5);
     const auto interrupted = makeTrainer(first), trainer = makeTrainer(device);
+    const double heldOut = interrupted->validate()[0],
+                 heldOutHere = makeTrainer(makeFlowFor(GetParam()))->validate()[0];
+    EXPECT_TRUE(std::isnan(heldOut) ? std::isnan(heldOutHere) : std::abs(heldOut - heldOutHere) < 1e-9);
     interrupted->train(2);
     interrupted->saveCheckpoint(file);
     trainer->loadCheckpoint(file);
     trainer->train(5);
     std::filesystem::remove(file);
-    const NamedTensors start = makeFlow()->getParameters(), expected = host->getParameters(),
+    const NamedTensors start = makeFlowFor(GetParam())->getParameters(), expected = host->getParameters(),
                        found = device->getParameters();
     double change = 0;
     for (std::size_t i = 0; i < found.size(); i++) {

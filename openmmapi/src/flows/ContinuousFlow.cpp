@@ -249,6 +249,12 @@ ContinuousFlow::ContinuousFlow(std::shared_ptr<VelocityField> newField, const Od
         isCircular[variable] = true;
 }
 
+std::vector<Tensor> ContinuousFlow::getConstants() const {
+    std::vector<Tensor> all = field->getConstants();
+    all.push_back(isCircular);
+    return all;
+}
+
 void ContinuousFlow::setSolver(const OdeOptions& options) {
     check(options, "ContinuousFlow::setSolver");
     solver = options;
@@ -264,7 +270,7 @@ TransformResult ContinuousFlow::inverse(const Tensor& x) const {
 
 TransformResult ContinuousFlow::estimateInverse(const Tensor& x, int probes, Random& random) const {
     require(probes >= 1, "ContinuousFlow::estimateInverse", "probes", probes, "at least 1");
-    const Tensor uniform = random.uniform(x.size(0) * probes, field->getSize());
+    const Tensor uniform = random.uniform(x.size(0) * probes, field->getSize()).to(x.device());
     return integrate(x, true, at::where(uniform < 0.5, -1.0, 1.0).to(at::kDouble).reshape({x.size(0), probes, -1}));
 }
 

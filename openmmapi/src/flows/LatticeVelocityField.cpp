@@ -98,7 +98,7 @@ LatticeVelocityField::Features LatticeVelocityField::makeFeatures(const Tensor& 
     result.phases = result.field * omega.unsqueeze(1);
     result.sines = result.phases.sin();
     result.cosines = result.phases.cos();
-    result.time = (M_PI * t.unsqueeze(1) * at::arange(options.timeFunctions, at::kDouble)).cos();
+    result.time = (M_PI * t.unsqueeze(1) * at::arange(options.timeFunctions, t.options())).cos();
     result.spectrum = transform(at::cat({result.field, result.sines}, 1));
     const Tensor spectra = at::matmul(w, waves); // [timeFunctions, 1 + frequencies, momenta]
     result.kernelSpectrum = at::mm(result.time, spectra.flatten(1)).reshape({batch, spectra.size(1), -1});

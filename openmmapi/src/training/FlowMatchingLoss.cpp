@@ -46,7 +46,7 @@ Tensor FlowMatchingLoss::findOptimalTransport(const Tensor& z, const Tensor& y, 
     require(z.dim() == 2 && y.dim() == 2 && z.sizes() == y.sizes(), "FlowMatchingLoss::findOptimalTransport",
             "shape of y", y.sizes(), "that of z, [batch, size]");
     const at::NoGradGuard noGrad;
-    Tensor cost = at::zeros({z.size(0), z.size(0)}, at::kDouble);
+    Tensor cost = at::zeros({z.size(0), z.size(0)}, z.options());
     for (int i = 0; i < z.size(1); i++) {
         const Tensor d = y.select(1, i).unsqueeze(0) - z.select(1, i).unsqueeze(1);
         const bool turns = std::find(circular.begin(), circular.end(), i) != circular.end();
@@ -54,7 +54,8 @@ Tensor FlowMatchingLoss::findOptimalTransport(const Tensor& z, const Tensor& y, 
     }
     require(at::isfinite(cost).all().item<bool>(), "FlowMatchingLoss::findOptimalTransport", "z or y", "not finite",
             "finite");
-    return at::tensor(assignLeastCost(cost.const_data_ptr<double>(), z.size(0)), at::kLong);
+    cost = cost.to(at::kCPU);
+    return at::tensor(assignLeastCost(cost.const_data_ptr<double>(), z.size(0)), at::kLong).to(z.device());
 }
 
 Tensor FlowMatchingLoss::misfit(const Flow& flow, const Tensor& z, const Tensor& y, const Tensor& t) {
@@ -65,7 +66,8 @@ Tensor FlowMatchingLoss::misfit(const Flow& flow, const Tensor& z, const Tensor&
 
 Tensor FlowMatchingLoss::evaluate(const Flow& flow, Random& random) {
     Tensor y = frames.draw(options.batchSize, random).y;
-    const Tensor z = flow.getPrior()->sample(options.batchSize, random), t = random.uniform(1, options.batchSize)[0];
+    const Tensor z = flow.getPrior()->sample(options.batchSize, random).to(y.device()),
+                 t = random.uniform(1, options.batchSize)[0].to(y.device());
     if (options.coupling == FlowMatchingCoupling::OptimalTransport)
         y = y.index_select(0, findOptimalTransport(z, y, getField(flow).getCircular()));
     return misfit(flow, z, y, t).mean();
@@ -74,7 +76,7 @@ Tensor FlowMatchingLoss::evaluate(const Flow& flow, Random& random) {
 double FlowMatchingLoss::validate(const Flow& flow) {
     Random fixed(options.seed, 1);
     return frames.averageHeldOut([&](const TrainingFrames::Batch& batch) {
-        const Tensor z = flow.getPrior()->sample(batch.y.size(0), fixed);
-        return misfit(flow, z, batch.y, fixed.uniform(1, batch.y.size(0))[0]);
+        const Tensor z = flow.getPrior()->sample(batch.y.size(0), fixed).to(batch.y.device());
+        return misfit(flow, z, batch.y, fixed.uniform(1, batch.y.size(0))[0].to(batch.y.device()));
     });
 }

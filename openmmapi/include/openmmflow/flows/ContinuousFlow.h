@@ -88,6 +88,7 @@ public:
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     static std::shared_ptr<ContinuousFlow> fromArchitecture(const nlohmann::json& architecture);
     [[nodiscard]] NamedTensors getParameters() const override { return field->getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override;
 
 private:
     [[nodiscard]] TransformResult integrate(const at::Tensor& y, bool backwards, const at::Tensor& probes) const;

@@ -50,6 +50,7 @@ public:
     [[nodiscard]] at::Tensor operator()(const at::Tensor& y, const at::Tensor& t) const override;
     /** "kernel", [timeFunctions, 1 + frequencies, orbits], and "frequencies", [frequencies]. */
     [[nodiscard]] NamedTensors getParameters() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {waves, weights}; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     static std::shared_ptr<LatticeVelocityField> fromArchitecture(const nlohmann::json& architecture);
     [[nodiscard]] PullBack pullBack(const at::Tensor& y, const at::Tensor& t, const at::Tensor& probes,

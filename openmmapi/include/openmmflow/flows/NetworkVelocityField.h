@@ -38,6 +38,9 @@ public:
     [[nodiscard]] const std::vector<int>& getCircular() const override { return circular; }
     [[nodiscard]] at::Tensor operator()(const at::Tensor& y, const at::Tensor& t) const override;
     [[nodiscard]] NamedTensors getParameters() const override { return network.getParameters(); }
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override {
+        return {circularIndex, openIndex, phases, unitVectors};
+    }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     /** The options that getArchitecture() described. */
     static Options readOptions(const nlohmann::json& architecture);

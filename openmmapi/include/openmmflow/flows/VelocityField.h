@@ -45,6 +45,8 @@ public:
     [[nodiscard]] VelocityResult withEstimatedDivergence(const at::Tensor& y, const at::Tensor& t,
                                                          const at::Tensor& probes) const;
     [[nodiscard]] virtual NamedTensors getParameters() const = 0;
+    /** As Transform::getConstants(). */
+    [[nodiscard]] virtual std::vector<at::Tensor> getConstants() const = 0;
     /** {"type": name, ...}: what create() needs besides tensors. */
     [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
     static std::shared_ptr<VelocityField> create(const nlohmann::json& architecture, int size,
