@@ -4,6 +4,7 @@
 
 #include "api/ApiSystems.h"
 #include "contracts/ExpectMessage.h"
+#include "contracts/StrictDevice.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/internal/MovedAtomsKernel.h"
@@ -295,12 +296,12 @@ TEST_P(TrialStateOn, RejectedAnnealedJumpsLeaveNoTrace) {
     }
 }
 
-// Every number that decides, from the same random numbers, and so every decision where Platforms are precise enough.
-TEST_P(TrialStateOn, DecidesAsReferenceDoes) {
-    std::vector<std::vector<JumpRecord>> records;
-    std::vector<std::vector<Vec3>> ends;
-    for (const std::string& platform : {std::string("Reference"), GetParam()}) {
-        BoxRun run;
+/** Jumps of a flow on a device of tensors, from the same random numbers for each: every number that decides. */
+struct Decisions {
+    std::vector<JumpRecord> records;
+    at::Tensor end;
+    Decisions(const std::string& platform, const std::string& device) {
+        BoxRun run(makeBroadFlow(moved, 0.8, 0.3)->to(device));
         run.integrator.setLatentStepSize(0.04);
         run.integrator.setTrialsPerJump(4);
         run.start(platform, 0);
@@ -308,23 +309,32 @@ TEST_P(TrialStateOn, DecidesAsReferenceDoes) {
             run.integrator.setJumpKind(i % 4 == 3 ? JumpKind::Independence : JumpKind::RandomWalk);
             run.integrator.jump();
         }
-        records.push_back(run.integrator.getJumpRecords());
-        ends.push_back(run.where());
+        records = run.integrator.getJumpRecords();
+        end = makeRow(run.where());
     }
-    int accepted = 0;
-    const double precision = isOnDevice() ? byPrecision(1e-3, 1e-3, 1e-7) : isReference() ? 0 : 1e-4;
-    for (std::size_t i = 0; i < records[0].size(); i++) {
-        const JumpRecord &a = records[0][i], &b = records[1][i];
-        ASSERT_EQ(a.uniform, b.uniform);
-        if (std::abs(a.logAlpha) < 1e3) { // else a clash
-            EXPECT_NEAR(a.logAlpha, b.logAlpha, precision * (1 + std::abs(a.logAlpha))) << i;
+};
+
+// And so every decision where Platforms are precise enough, wherever the flow is.
+TEST_P(TrialStateOn, DecidesAsReferenceDoes) {
+    const Decisions reference("Reference", "cpu");
+    const double precision = isOnDevice() ? byPrecision(1e-3, 1e-3, 1e-7) : isReference() ? 1e-12 : 1e-4;
+    for (const std::string device : {"cpu", strictDevice}) {
+        SCOPED_TRACE(device);
+        const Decisions found(GetParam(), device);
+        int accepted = 0;
+        for (std::size_t i = 0; i < reference.records.size(); i++) {
+            const JumpRecord &a = reference.records[i], &b = found.records[i];
+            ASSERT_EQ(a.uniform, b.uniform);
+            if (std::abs(a.logAlpha) < 1e3) { // else a clash
+                EXPECT_NEAR(a.logAlpha, b.logAlpha, precision * (1 + std::abs(a.logAlpha))) << i;
+            }
+            ASSERT_EQ(a.accepted, b.accepted) << i;
+            accepted += a.accepted;
         }
-        ASSERT_EQ(a.accepted, b.accepted) << i;
-        accepted += a.accepted;
+        EXPECT_GT(accepted, 5);
+        EXPECT_LT(accepted, 30);
+        EXPECT_LT(largestDifference(reference.end, found.end), byPrecision(1e-6, 1e-7, 1e-9));
     }
-    EXPECT_GT(accepted, 5);
-    EXPECT_LT(accepted, 30);
-    EXPECT_LT(largestDifference(makeRow(ends[0]), makeRow(ends[1])), byPrecision(1e-6, 1e-7, 1e-9));
 }
 
 // The state after an accepted jump is that which was measured, and all others are where they were.
@@ -355,7 +365,7 @@ TEST_P(TrialStateOn, AcceptedJumpsMoveTheirAtomsAlone) {
 // Beside other Forces and after the order has changed: FlowForce's forces go to the right atoms.
 TEST_P(TrialStateOn, FlowForceFindsItsAtoms) {
     BoxRun run;
-    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2), roomTemperature);
+    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2)->to(strictDevice), roomTemperature);
     force->setForceGroup(2);
     run.system->addForce(force);
     run.start(GetParam(), 1);
