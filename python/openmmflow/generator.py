@@ -131,7 +131,7 @@ class BoltzmannGenerator:
         """
         Parameters
         ----------
-        flow : the Flow, or the name of a file that holds one
+        flow : the Flow, or the name of a file that holds one; on a GPU where it was put there, as by Flow.load(file).to("cuda")
         system : System; energies leave out its barostats, thermostats and CMMotionRemover
         positions : nm, of all particles: where the atoms that the flow does not move stay
         temperature : K; that of the flow by default
@@ -389,13 +389,14 @@ class BoltzmannGenerator:
         float64 [count, atoms, 3], nm
         """
         drawn = self.flow.sample(count, api.Random(seed))
-        return self._place(drawn.x).numpy().reshape(count, -1, 3)
+        return self._place(drawn.x).numpy(force=True).reshape(count, -1, 3)
 
     @torch.no_grad()
     def logWeights(self, positions: Any) -> np.ndarray:
         """log w = -u - log q of configurations of the atoms. positions: nm [frames, atoms, 3]."""
-        x = _toTensor(positions)
-        return torch.cat([-self.potential.evaluate(part).u - self.flow.logQ(part) for part in x.split(4096)]).numpy()
+        x = self._toFlow(positions)
+        parts = [-self.potential.evaluate(part).u - self.flow.logQ(part) for part in x.split(4096)]
+        return torch.cat(parts).numpy(force=True)
 
     @torch.no_grad()
     def evaluate(self, numSamples: int = 100_000, states: Mapping[str, State] | None = None, *, seed: int = 0,
@@ -413,8 +414,8 @@ class BoltzmannGenerator:
                 drawn = self.flow.sample(min(numSamples - first, batchSize), random)
                 x = self._place(drawn.x)
                 logW = -self.potential.evaluate(x).u - drawn.logQ
-                weights.append(torch.where(torch.isfinite(logW), logW, -torch.inf).numpy())
-                positions.append(x.numpy().astype(np.float32).reshape(len(x), -1, 3))
+                weights.append(torch.where(torch.isfinite(logW), logW, -torch.inf).numpy(force=True))
+                positions.append(x.numpy(force=True).astype(np.float32).reshape(len(x), -1, 3))
                 bar.update(len(x))
         return self._judge(np.concatenate(positions), np.concatenate(weights), states or {},
                            (time.process_time() - start) / 60)
@@ -517,7 +518,10 @@ class BoltzmannGenerator:
         return integrator
 
     def _place(self, x: torch.Tensor) -> torch.Tensor:
-        return self.flow.place(x, _toTensor(self.positions[None, self.atoms]))
+        return self.flow.place(x, self._toFlow(self.positions[None, self.atoms]))
+
+    def _toFlow(self, positions: Any) -> torch.Tensor:
+        return _toTensor(positions).to(self.flow.getDevice())
 
 
 def _toTensor(positions: Any) -> torch.Tensor:
