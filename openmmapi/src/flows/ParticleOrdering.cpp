@@ -29,11 +29,11 @@ ParticleOrdering::ParticleOrdering(const Tensor& newReference, std::vector<std::
     require(!groups.empty(), where, "number of groups", groups.size(), "at least 1");
 }
 
-// For each particle of each row the particle of x that takes its place, [batch, particles].
-Tensor ParticleOrdering::findOrder(const Tensor& x) const {
+// For each particle of each row the particle of x that takes its place, [batch, particles]. Found on the processor.
+Tensor ParticleOrdering::findOrder(const Tensor& argument) const {
     const at::NoGradGuard noGrad;
     const std::int64_t numParticles = reference.size(0);
-    const Tensor particles = x.detach().reshape({x.size(0), numParticles, -1});
+    const Tensor x = argument.detach().to(at::kCPU), particles = x.reshape({x.size(0), numParticles, -1});
     Tensor order = at::arange(numParticles, at::kLong).repeat({x.size(0), 1});
     const Tensor finite = at::isfinite(x).all(1);
     auto to = order.accessor<std::int64_t, 2>();
@@ -55,11 +55,12 @@ Tensor ParticleOrdering::findOrder(const Tensor& x) const {
                 to[row][group[i]] = group[best[i]];
         }
     }
-    return order;
+    return order.to(argument.device());
 }
 
 TransformResult ParticleOrdering::forward(const Tensor& y) const {
-    const Tensor inOrder = (findOrder(y) == at::arange(reference.size(0), at::kLong)).all(1) & at::isfinite(y).all(1);
+    const Tensor order = findOrder(y);
+    const Tensor inOrder = (order == at::arange(reference.size(0), order.options())).all(1) & at::isfinite(y).all(1);
     return {whereRows(inOrder, y, NAN), whereRows(inOrder, repeatForRows(0.0, y), NAN)};
 }
 

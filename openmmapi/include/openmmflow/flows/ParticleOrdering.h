@@ -38,10 +38,11 @@ public:
     [[nodiscard]] bool isConstantLogDet() const override { return true; }
     [[nodiscard]] std::string getTypeName() const override { return "ParticleOrdering"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override { return {}; }
 
 private:
     [[nodiscard]] at::Tensor findOrder(const at::Tensor& x) const;
-    at::Tensor reference; // float64 [particles, dimension]
+    at::Tensor reference; // float64 [particles, dimension], on the processor
     std::vector<std::vector<int>> groups;
 };
 
