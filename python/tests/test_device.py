@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A BoltzmannGenerator whose flow is on a device as strict as a GPU (tests/contracts/StrictDevice.h): in a process of its own, as torch
+"""A BoltzmannGenerator whose flow is on a GPU, or on the stand-in of tests/contracts/TestDevice.h: in a process of its own, as torch
 knows that device from then on."""
 
 import os
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-LIBRARY = Path(os.environ.get("OPENMMFLOW_BUILD", REPOSITORY / "build")) / "tests" / "libStrictDevice.so"
+LIBRARY = Path(os.environ.get("OPENMMFLOW_BUILD", REPOSITORY / "build")) / "tests" / "libTestDevice.so"
 
 SCRIPT = """
+import ctypes
 import sys
 import types
 import numpy as np
@@ -23,9 +24,12 @@ from openmm import app
 from openmmflow.data import temperedData
 from openmmflow.generator import BoltzmannGenerator
 
-torch.ops.load_library(sys.argv[1])
-sys.modules["torch.strict"] = types.ModuleType("torch.strict")  # which torch asks for its module
-sys.modules["torch.strict"]._lazy_init = lambda: None
+name = "cuda"
+if not torch.cuda.is_available():
+    name = "strict"
+    ctypes.CDLL(sys.argv[1]).registerStrictDevice()
+    sys.modules["torch.strict"] = types.ModuleType("torch.strict")  # which torch asks for its module
+    sys.modules["torch.strict"]._lazy_init = lambda: None
 pdb = app.PDBFile(sys.argv[2])
 system = app.ForceField("amber14-all.xml").createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None)
 data = temperedData(system, pdb.positions, [300], framesPerTemperature=300, stepsPerFrame=20, seed=5, platform="Reference", progress=False)
@@ -33,7 +37,7 @@ start = BoltzmannGenerator.fromTopology(pdb.topology, system, pdb.positions, 300
 start.setParameterType(torch.float64)
 state = BoltzmannGenerator(start, system, pdb.positions).state([4, 6, 8, 14], -180, 0)
 found = []
-for device in ("cpu", "strict"):
+for device in ("cpu", name):
     generator = BoltzmannGenerator(start.to(device), system, pdb.positions, platform="Reference", numContexts=1)
     assert generator.flow.getDevice() == device
     generator.fit(data, iterations=10, batchSize=50, seed=1, progress=False)

@@ -4,7 +4,7 @@
 
 #include "api/ApiSystems.h"
 #include "contracts/ExpectMessage.h"
-#include "contracts/StrictDevice.h"
+#include "contracts/TestDevice.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/internal/MovedAtomsKernel.h"
@@ -318,7 +318,7 @@ struct Decisions {
 TEST_P(TrialStateOn, DecidesAsReferenceDoes) {
     const Decisions reference("Reference", "cpu");
     const double precision = isOnDevice() ? byPrecision(1e-3, 1e-3, 1e-7) : isReference() ? 1e-12 : 1e-4;
-    for (const std::string device : {"cpu", strictDevice}) {
+    for (const std::string& device : {std::string("cpu"), getTestDevice()}) {
         SCOPED_TRACE(device);
         const Decisions found(GetParam(), device);
         int accepted = 0;
@@ -365,7 +365,7 @@ TEST_P(TrialStateOn, AcceptedJumpsMoveTheirAtomsAlone) {
 // Beside other Forces and after the order has changed: FlowForce's forces go to the right atoms.
 TEST_P(TrialStateOn, FlowForceFindsItsAtoms) {
     BoxRun run;
-    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2)->to(strictDevice), roomTemperature);
+    auto* force = new FlowForce(makeBroadFlow(moved, 0.8, 0.2)->to(getTestDevice()), roomTemperature);
     force->setForceGroup(2);
     run.system->addForce(force);
     run.start(GetParam(), 1);

@@ -2,7 +2,7 @@
 #define OPENMMFLOW_TESTS_FLOWCONTRACT_H_
 // SPDX-License-Identifier: MIT
 
-#include "StrictDevice.h"
+#include "TestDevice.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/flows/Transform.h"
 #include "openmmflow/latent/Random.h"
@@ -116,7 +116,7 @@ inline void checkPullBack(const Transform& transform, const at::Tensor& allOfX) 
 /** On a device, value, logDet and gradients are those of the processor. */
 inline void checkOnDevice(const std::shared_ptr<Transform>& transform, const at::Tensor& z) {
     const Flow flow(std::make_shared<GaussianPrior>(transform->getInputSize()), transform);
-    const auto copy = flow.to(strictDevice);
+    const auto copy = flow.to(getTestDevice());
     const auto differentiate = [&](const Transform& t, const at::Tensor& argument, bool inverse) {
         const at::Tensor leaf = argument.detach().clone().set_requires_grad(true);
         const TransformResult result = inverse ? t.inverse(leaf) : t.forward(leaf);
@@ -131,7 +131,7 @@ inline void checkOnDevice(const std::shared_ptr<Transform>& transform, const at:
     for (const bool inverse : {false, true}) {
         const at::Tensor argument = inverse ? transform->forward(z).value.detach() : z;
         const auto expected = differentiate(*transform, argument, inverse);
-        const auto found = differentiate(*copy->getTransform(), argument.to(at::Device(strictDevice)), inverse);
+        const auto found = differentiate(*copy->getTransform(), argument.to(at::Device(getTestDevice())), inverse);
         ASSERT_EQ(found.size(), expected.size());
         for (std::size_t i = 0; i < found.size(); i++)
             EXPECT_LE(relativeDifference(found[i].to(at::kCPU), expected[i]), 1e-9)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Walkers on a device, with a flow there and energies by OpenMM, against the same on the processor.
 
-#include "contracts/StrictDevice.h"
+#include "contracts/TestDevice.h"
 #include "openmmflow/energies/systems/DoubleWell.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
@@ -79,7 +79,7 @@ std::vector<std::string> getNames() {
 }
 
 void expectSame(const Tensor& found, const Tensor& expected) {
-    EXPECT_EQ(found.device().type(), at::Device(strictDevice).type());
+    EXPECT_EQ(found.device().type(), at::Device(getTestDevice()).type());
     EXPECT_TRUE(at::allclose(found.to(at::kCPU), expected, 1e-8, 1e-9));
 }
 
@@ -112,7 +112,7 @@ public:
 } // namespace
 
 TEST_P(WalkersOnDevice, AreThoseOnTheProcessor) {
-    const auto host = run("cpu"), device = run(strictDevice);
+    const auto host = run("cpu"), device = run(getTestDevice());
     for (const auto& [name, expected] : host) {
         SCOPED_TRACE(name);
         const AnnealedResult& found = device.at(name);
@@ -144,7 +144,7 @@ TEST(LatentJumpOnDevice, IsThatOnTheProcessor) {
     };
     for (const JumpKind kind : {JumpKind::Independence, JumpKind::PriorPreserving, JumpKind::RandomWalk}) {
         const auto [expected, accepted] = run(kind, "cpu");
-        const auto [found, acceptedThere] = run(kind, strictDevice);
+        const auto [found, acceptedThere] = run(kind, getTestDevice());
         EXPECT_EQ(acceptedThere, accepted);
         EXPECT_GT(accepted, 20);
         expectSame(found.x, expected.x);

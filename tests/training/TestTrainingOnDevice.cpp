@@ -2,7 +2,7 @@
 // Training of a flow that is on a device, with energies by OpenMM, against the same on the processor.
 
 #include "contracts/FlowContract.h"
-#include "contracts/StrictDevice.h"
+#include "contracts/TestDevice.h"
 #include "openmmflow/energies/systems/DoubleWell.h"
 #include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
@@ -163,7 +163,7 @@ TEST_P(TrainingOnDevice, IsThatOnTheProcessor) {
         trainer->addLoss(getLosses().at(GetParam())(flow));
         return trainer;
     };
-    const auto host = makeFlowFor(GetParam()), first = host->to(strictDevice), device = host->to(strictDevice);
+    const auto host = makeFlowFor(GetParam()), first = host->to(getTestDevice()), device = host->to(getTestDevice());
     makeTrainer(host)->train(5);
     const auto interrupted = makeTrainer(first), trainer = makeTrainer(device);
     const double heldOut = interrupted->validate()[0],
@@ -178,7 +178,7 @@ TEST_P(TrainingOnDevice, IsThatOnTheProcessor) {
                        found = device->getParameters();
     double change = 0;
     for (std::size_t i = 0; i < found.size(); i++) {
-        EXPECT_EQ(found[i].second.device().type(), at::Device(strictDevice).type());
+        EXPECT_EQ(found[i].second.device().type(), at::Device(getTestDevice()).type());
         EXPECT_LE(relativeDifference(found[i].second.to(at::kCPU), expected[i].second), 1e-9) << found[i].first;
         change = std::max(change, relativeDifference(expected[i].second, start[i].second));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "StrictDevice.h"
+#include "TestDevice.h"
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -143,32 +143,40 @@ void runOnHost(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 REGISTER_ALLOCATOR(deviceType, &allocator)
 
-TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
+// Not before it is needed: where torch knows such a device, it takes it for the only one beside the processor.
+extern "C" __attribute__((visibility("default"))) void registerStrictDevice() {
+    using c10::DispatchKey;
     static Hooks hooks;
     at::RegisterPrivateUse1HooksInterface(&hooks);
-    c10::register_privateuse1_backend(OpenMMFlow::strictDevice);
-    library.impl("empty.memory_format", empty);
-    library.impl("empty_strided", emptyStrided);
-    library.impl("_copy_from", copyFrom);
-    library.impl("_copy_from_and_resize", copyFromAndResize);
-    library.impl("resize_", resize);
-    library.impl("as_strided", asStrided);
-    library.impl("view", view);
-    library.impl("_reshape_alias", reshapeAlias);
-    library.impl("unfold", at::native::unfold);
-    library.impl("view_as_complex", at::native::view_as_complex);
-    library.impl("view_as_real", at::native::view_as_real);
-    library.impl("_has_compatible_shallow_copy_type", canReplace);
+    c10::register_privateuse1_backend("strict");
+    static torch::Library operations(torch::Library::IMPL, "aten", DispatchKey::PrivateUse1, __FILE__, __LINE__);
+    operations.impl("empty.memory_format", empty);
+    operations.impl("empty_strided", emptyStrided);
+    operations.impl("_copy_from", copyFrom);
+    operations.impl("_copy_from_and_resize", copyFromAndResize);
+    operations.impl("resize_", resize);
+    operations.impl("as_strided", asStrided);
+    operations.impl("view", view);
+    operations.impl("_reshape_alias", reshapeAlias);
+    operations.impl("unfold", at::native::unfold);
+    operations.impl("view_as_complex", at::native::view_as_complex);
+    operations.impl("view_as_real", at::native::view_as_real);
+    operations.impl("_has_compatible_shallow_copy_type", canReplace);
+    static torch::Library others(torch::Library::IMPL, "_", DispatchKey::PrivateUse1, __FILE__, __LINE__);
+    others.fallback(torch::CppFunction::makeFromBoxedFunction<&runOnHost>());
+    // copyFrom() takes care of these.
+    static torch::Library conjugates(torch::Library::IMPL, "aten", DispatchKey::Conjugate, __FILE__, __LINE__);
+    static torch::Library negatives(torch::Library::IMPL, "aten", DispatchKey::Negative, __FILE__, __LINE__);
+    for (torch::Library* library : {&conjugates, &negatives})
+        library->impl("_copy_from", torch::CppFunction::makeFallthrough());
 }
 
-// These are taken care of above.
-TORCH_LIBRARY_IMPL(aten, Conjugate, library) {
-    library.impl("_copy_from", torch::CppFunction::makeFallthrough());
-}
-TORCH_LIBRARY_IMPL(aten, Negative, library) {
-    library.impl("_copy_from", torch::CppFunction::makeFallthrough());
-}
-
-TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
-    library.fallback(torch::CppFunction::makeFromBoxedFunction<&runOnHost>());
+const std::string& OpenMMFlow::getTestDevice() {
+    static const std::string device = [] {
+        if (at::hasCUDA())
+            return "cuda";
+        registerStrictDevice();
+        return "strict";
+    }();
+    return device;
 }
