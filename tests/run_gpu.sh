@@ -21,6 +21,10 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(realpath -m "${OPENMMFLOW_WORK:-$repository/build-gpu}") platform=${OPENMMFLOW_PLATFORM:-CUDA}
 results=$(realpath -m "${3:-$work/results}")
 
+# Test programs, in the order in which they run, and what of each.
+programs=(test_flows test_energies test_api)
+declare -A filters=([test_flows]='*Device*:CudaFlows*' [test_energies]="*ContextPotentialOn*${platform}*" [test_api]="*${platform}*-Slow*")
+
 if [ $# -lt 2 ] || ! [[ $step =~ ^(fetch|build|test|benchmark)$ ]]; then
     sed -n '3,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
@@ -83,7 +87,7 @@ build() {
     source "$repository/tests/environment.sh"
     export PATH=$venv/bin:$PATH CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
     # The libraries of the platforms come with the programs that test them.
-    build_package ON --config-settings "build.targets=_openmmflow;test_flows;test_energies;test_api" "${options[@]}"
+    build_package ON --config-settings "build.targets=$(IFS=';'; echo "_openmmflow;${programs[*]}")" "${options[@]}"
 }
 
 # OpenMM's CUDA Platform looks for CUDA's libraries beside itself: here they are torch's, or the toolkit's.
@@ -102,23 +106,19 @@ run_in_time() {
     tail -n 3 "$results/$name.log"
 }
 
-# run_program NAME FILTER: a GoogleTest program of the build.
-run_program() {
-    run_in_time "$1" "$work/build/tests/$1" --gtest_filter="$2" --gtest_output="json:$work/reports/$1.json"
-}
-
 run_tests() {
-    local plugins status=0
+    local plugins program status=0
     find_libraries
     plugins=$("$work/venv/bin/python" -c 'import openmm.version as v; print(v.openmm_library_path)')/plugins
     export OPENMM_PLUGIN_DIR=$plugins OMP_NUM_THREADS=1
     rm -rf "$work/reports" "$results/tests.json"
-    run_program test_flows '*Device*:CudaFlows*'
-    run_program test_energies "*ContextPotentialOn*${platform}*"
     cd "$work" # the installed package is tested, not its sources
     run_in_time pytest venv/bin/python -m pytest -q -p no:cacheprovider --junitxml="$work/reports/pytest.xml" \
         "$repository/python/tests/test_cuda.py"
-    run_program test_api "*${platform}*-Slow*"
+    for program in "${programs[@]}"; do
+        run_in_time "$program" "$work/build/tests/$program" --gtest_filter="${filters[$program]}" \
+            --gtest_output="json:$work/reports/$program.json"
+    done
     summarize || status=1
     return $status
 }
@@ -126,11 +126,11 @@ run_tests() {
 # One JSON object of what the programs wrote. Fails where one left no report, as after a crash, and where all tests of a suite
 # were skipped, as without a GPU; with a stand-in for CUDA, those of flows on a GPU may be.
 summarize() {
-    "$work/venv/bin/python" - "$work/reports" "$results" "$platform" <<'PYTHON'
+    "$work/venv/bin/python" - "$work/reports" "$results" "$platform" "${programs[@]}" <<'PYTHON'
 import json, pathlib, sys, xml.etree.ElementTree as tree
 reports, results, platform = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 summary, problems = {}, []
-for name in ("test_flows", "test_energies", "test_api"):
+for name in sys.argv[4:]:
     if not (reports / f"{name}.json").exists():
         begun = [line for line in (results / f"{name}.log").read_text().splitlines() if line.startswith("[ RUN")]
         problems.append(f"{name} did not end: {begun[-1] if begun else 'no test began'}")
