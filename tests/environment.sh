@@ -61,7 +61,8 @@ install_python_packages() {
     cat "$requirements" "$cuda" >"$venv/openmmflow-requirements.txt"
 }
 
-# build_package ON|OFF: build the libraries once, with or without the C++ tests, and install the Python package from that build.
+# build_package ON|OFF [OPTION...]: build the libraries once, with or without the C++ tests, and install the Python package from
+# that build. Options are pip's.
 build_package() {
     local log=$build/build.log launcher=()
     mkdir -p "$build"
@@ -69,7 +70,7 @@ build_package() {
     command -v ccache >/dev/null && launcher=(--config-settings cmake.define.CMAKE_CXX_COMPILER_LAUNCHER=ccache)
     say "Building OpenMM-Flow (the first time takes several minutes; log: $log)"
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps --force-reinstall \
-        "${launcher[@]}" --config-settings build-dir="$build" --config-settings cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "$repository/python" </dev/null 2>&1 |
+        "${launcher[@]}" --config-settings build-dir="$build" --config-settings cmake.define.OPENMMFLOW_BUILD_TESTS="$1" "${@:2}" "$repository/python" </dev/null 2>&1 |
         tee "$log" | { grep --line-buffered -oE '^ *\[[0-9]+/[0-9]+\].*|Successfully .*' || true; }; then
         echo "The build failed:" >&2
         grep -E -A12 'error|FAILED|CMake Error' "$log" | head -60 >&2

@@ -37,9 +37,9 @@ def addOptions(parser):
 
 def makeWater(box):
     """Alanine dipeptide in water: System, and positions in nm."""
-    vacuum = of.testsystems.alanineDipeptide("vacuum", constraints=app.HBonds)
+    pdb = app.PDBFile(str(timing.REPOSITORY / "examples" / "alanine-dipeptide.pdb"))
     forcefield = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
-    modeller = app.Modeller(vacuum.topology, vacuum.getPositions() * unit.nanometer)
+    modeller = app.Modeller(pdb.topology, pdb.positions)
     modeller.addSolvent(forcefield, model="tip3p", boxSize=mm.Vec3(box, box, box) * unit.nanometer)
     system = forcefield.createSystem(modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.9 * unit.nanometer,
                                      constraints=app.HBonds)

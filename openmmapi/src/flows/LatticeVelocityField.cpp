@@ -146,7 +146,7 @@ VelocityField::PullBack LatticeVelocityField::pullBack(const Tensor& y, const Te
     onKernel.select(2, 0) += at::mm(features.time.t(), b * features.slopes);
     const Tensor onFrequencies =
         (hs * features.field * features.cosines + origin * (features.cosines - features.phases * features.sines))
-            .sum({0, 2});
+            .sum({2, 0}); // {0, 2} is ambiguous in torch 2.11: also a null pointer and a length
     back.onParameters = {onKernel, onFrequencies};
     return back;
 }
