@@ -22,8 +22,9 @@ work=$(realpath -m "${OPENMMFLOW_WORK:-$repository/build-gpu}") platform=${OPENM
 results=$(realpath -m "${3:-$work/results}")
 
 # Test programs, in the order in which they run, and what of each.
-programs=(test_flows test_energies test_api)
-declare -A filters=([test_flows]='*Device*:CudaFlows*' [test_energies]="*ContextPotentialOn*${platform}*" [test_api]="*${platform}*-Slow*")
+programs=(test_flows test_training test_samplers test_energies test_api)
+declare -A filters=([test_flows]='*Device*:CudaFlows*:*Contract*:*Charts*-Slow*' [test_training]='*OnDevice*' [test_samplers]='*OnDevice*'
+    [test_energies]="*ContextPotentialOn*${platform}*" [test_api]="*${platform}*-Slow*")
 
 if [ $# -lt 2 ] || ! [[ $step =~ ^(fetch|build|test|benchmark)$ ]]; then
     sed -n '3,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
@@ -114,7 +115,7 @@ run_tests() {
     rm -rf "$work/reports" "$results/tests.json"
     cd "$work" # the installed package is tested, not its sources
     run_in_time pytest venv/bin/python -m pytest -q -p no:cacheprovider --junitxml="$work/reports/pytest.xml" \
-        "$repository/python/tests/test_cuda.py"
+        "$repository"/python/tests/test_{cuda,device}.py
     for program in "${programs[@]}"; do
         run_in_time "$program" "$work/build/tests/$program" --gtest_filter="${filters[$program]}" \
             --gtest_output="json:$work/reports/$program.json"
