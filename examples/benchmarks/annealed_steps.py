@@ -3,8 +3,9 @@
 
     python annealed_steps.py [--threads 1]
 
-Alanine dipeptide in vacuum, whose stages go from its energy to the flow's, and in 600 particles of water, whose stages decouple
-it; a normal density of its coordinates stands for the flow. The jump itself, switching and redrawing are part of the price.
+Alanine dipeptide in vacuum on the Reference Platform, with stages that change nothing, and in 600 particles of water on the CPU
+Platform, with stages that decouple it; a normal density of its coordinates stands for the flow. The jump itself, switching and redrawing
+are part of the price.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ SOLUTE, STAGES, STEPS = list(range(22)), 10, 10
 
 
 def molecules():
-    """(name, System, positions in nm, protocol)"""
+    """(name, Platform, System without and with stages, positions in nm, protocol)"""
     vacuum = of.testsystems.alanineDipeptide("vacuum", constraints=app.HBonds)
     forcefield = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
     modeller = app.Modeller(vacuum.topology, vacuum.getPositions() * unit.nanometer)
@@ -30,9 +31,9 @@ def molecules():
     scaled = mm.CustomExternalForce("scale*0")
     scaled.addGlobalParameter("scale", 1.0)
     system.addForce(scaled)
-    yield "vacuum", vacuum.createSystem(), system, vacuum.getPositions(), protocol
+    yield "vacuum", "Reference", vacuum.createSystem(), system, vacuum.getPositions(), protocol
     positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
-    yield ("water", water, of.alchemicalSystem(water, SOLUTE), positions,
+    yield ("water", "CPU", water, of.alchemicalSystem(water, SOLUTE), positions,
            of.alchemicalProtocol(STAGES // 2, STAGES // 2, STEPS, 0.002))
 
 
@@ -43,12 +44,12 @@ def makeFlow(system, positions):
     return of.Flow(of.GaussianPrior(len(z)), of.Sequence([scaling, chart]), SOLUTE)
 
 
-def makeSimulation(system, positions, flow, protocol, threads):
+def makeSimulation(system, positions, flow, protocol, platform, threads):
     """The integrator, jumps off, with its Context."""
     integrator = of.FlowLangevinIntegrator(300, 1, 0.002, flow)
     integrator.setJumpInterval(0)
     integrator.setAnnealedProtocol(protocol)
-    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("CPU"), {"Threads": threads})
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName(platform), {"Threads": threads} if platform == "CPU" else {})
     context.setPositions(positions)
     mm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
     context.setVelocitiesToTemperature(300, 1)
@@ -61,20 +62,20 @@ def addOptions(parser):
 
 def measure(options):
     steps = 2 * STAGES * STEPS
-    for name, plain, system, positions, protocol in molecules():
+    for name, platform, plain, system, positions, protocol in molecules():
         protocol.setMiddleJump(of.MiddleJump.Always)
         flow = makeFlow(plain, positions)
         for dynamics in of.StageDynamics:
             protocol.setStageDynamics(dynamics)
-            simple, _keep = makeSimulation(plain, positions, flow, None, options.threads)
-            annealed, _alive = makeSimulation(system, positions, flow, protocol, options.threads)
+            simple, _keep = makeSimulation(plain, positions, flow, None, platform, options.threads)
+            annealed, _alive = makeSimulation(system, positions, flow, protocol, platform, options.threads)
+            jump = timing.Counted(annealed.jump)
             times = timing.timeInTurns({"plain": lambda: simple.step(steps), "alchemical": lambda: annealed.step(steps),
-                                        dynamics.name: annealed.jump}, options.seconds)
-            jumps = len(times["plain"]) + 1
-            counts = {"plain": steps, "alchemical": steps, dynamics.name: annealed.getJumpStatistics().stageSteps / jumps}
+                                        dynamics.name: jump}, options.seconds)
+            counts = {"plain": steps, "alchemical": steps, dynamics.name: annealed.getJumpStatistics().stageSteps / jump.calls}
             yield timing.makeRow(f"step at a stage, {name}", times, (dynamics.name, "plain"), counts=counts)
         yield timing.makeRow(f"step of the System with stages, {name}", times, ("alchemical", "plain"), counts=counts)
 
 
 if __name__ == "__main__":
-    timing.run("annealed_steps", __doc__, measure, addOptions)
+    timing.run("annealed_steps", __doc__, measure, addOptions, awake=True)

@@ -3,8 +3,7 @@
 loop in C++ over as many Contexts, in as many threads. The program that measures is energies.cpp.
 
 Required is what holds on the Platform that ContextPotential chooses for a molecule by measuring it. OpenMM's Reference compiles the
-expressions of implicit solvent anew for each energy, which threads of a process do one after the other; its CPU Platform waits for a
-thread of its own in each energy, which takes long where a core sleeps meanwhile, as one does beside a single Context.
+expressions of implicit solvent anew for each energy, which threads of a process do one after the other.
 
     python energies.py
 """
@@ -28,4 +27,4 @@ def measure(options):
 
 
 if __name__ == "__main__":
-    timing.run("energies", __doc__, measure)
+    timing.run("energies", __doc__, measure, awake=True)

@@ -101,9 +101,10 @@ def measureSteps(water, flow, options):
         integrator.step(steps)
         context.getState(energy=True)  # waits for the device
 
+    jump = timing.Counted(annealed.jump)
     times = timing.timeInTurns({"plain": lambda: walk(plain, contexts[0]), "jumps off": lambda: walk(ours, contexts[1]),
-                                "stage": annealed.jump}, options.seconds)
-    done = annealed.getJumpStatistics().stageSteps / (len(times["stage"]) + 1)
+                                "stage": jump}, options.seconds)
+    done = annealed.getJumpStatistics().stageSteps / jump.calls
     yield timing.makeRow("a step with jumps off", times, ("jumps off", "plain"), counts=dict.fromkeys(times, steps))
     yield timing.makeRow("a step at a stage", times, ("stage", "plain"), counts={"plain": steps, "stage": max(done, 1)})
 

@@ -77,4 +77,4 @@ def measureOff(flow, options):
 
 
 if __name__ == "__main__":
-    timing.run("jump", __doc__, measure)
+    timing.run("jump", __doc__, measure, awake=True)

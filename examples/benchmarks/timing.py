@@ -6,11 +6,13 @@ compares two times of one process, taken in turns: what else the machine does fa
 touched by it.
 """
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,25 +22,43 @@ FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parents[1]
 
 
-def timeInTurns(actions, seconds, rounds=5, clock=time.perf_counter):
+def timeInTurns(actions, seconds, rounds=5, turn=0.01):
     """Seconds that each action takes, {name: [one for each round]}; rounds go on until the time is used up.
 
     Parameters
     ----------
-    actions : {name: function}; each is called once beforehand
+    actions : {name: function}; each is called twice beforehand
     seconds : for all together
     rounds : at least
+    turn : seconds; short actions are repeated for so long, so that it is a loop of calls that is timed, as in use, and not the first
+        call after others that emptied the cache
     """
-    times = {name: [] for name in actions}
-    for action in actions.values():
+    counts = {}
+    for name, action in actions.items():
         action()
+        start = time.perf_counter()
+        action()
+        counts[name] = max(1, round(turn / (time.perf_counter() - start)))
+    times = {name: [] for name in actions}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
         for name, action in actions.items():
-            start = clock()
-            action()
-            times[name].append(clock() - start)
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                action()
+            times[name].append((time.perf_counter() - start) / counts[name])
     return times
+
+
+class Counted:
+    """An action that counts its calls."""
+
+    def __init__(self, action):
+        self.action, self.calls = action, 0
+
+    def __call__(self):
+        self.calls += 1
+        self.action()
 
 
 def makeRow(what, times, ratio, unit="ms", counts=None, required=None):
@@ -78,8 +98,28 @@ def formatRow(row):
     return text + (f", required {row['required']}{'' if row['reached'] else ': NOT REACHED'}" if "required" in row else "")
 
 
-def run(name, description, measure, addOptions=None):
-    """The main program of a benchmark: measure, print, and write NAME.json and NAME.png."""
+@contextlib.contextmanager
+def allCoresAwake():
+    """While it lasts, a loop of the lowest priority on every core: a thread on a core that sleeps takes long to wake up, on a virtual
+    machine as long as tens of steps."""
+    loop = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    count = os.cpu_count() if hasattr(os, "SCHED_IDLE") else 0
+    loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in loops:
+            process.kill()
+            process.wait()
+
+
+def run(name, description, measure, addOptions=None, awake=False):
+    """The main program of a benchmark: measure, print, and write NAME.json and NAME.png.
+
+    Parameters
+    ----------
+    awake : for what works in several threads, see allCoresAwake()
+    """
     import torch
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,9 +134,10 @@ def run(name, description, measure, addOptions=None):
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in measure(options):
-        rows.append(row)
-        print(formatRow(row), flush=True)
+    with allCoresAwake() if awake else contextlib.nullcontext():
+        for row in measure(options):
+            rows.append(row)
+            print(formatRow(row), flush=True)
     result = {"benchmark": name, "description": description, "machine": describeMachine(), "short": options.short,
               "rows": rows}
     (options.output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -153,7 +194,8 @@ def runProgram(name, *arguments):
     """Run a C++ benchmark, which prints a JSON object in each line. @return these"""
     import openmm.version
 
-    environment = os.environ | {"OPENMM_DEFAULT_PLATFORM": "", "OPENMM_PLUGIN_DIR": f"{openmm.version.openmm_library_path}/plugins", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OPENMM_PLUGIN_DIR": f"{openmm.version.openmm_library_path}/plugins", "OMP_NUM_THREADS": "1",
+                                "OPENMM_DEFAULT_PLATFORM": ""}
     done = subprocess.run([str(buildProgram(name)), *map(str, arguments)], text=True, stdout=subprocess.PIPE, check=True,
                           env=environment)
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -2,6 +2,7 @@
 """What the benchmarks share: ratios, and README's table."""
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,21 @@ def testRatiosAreOfEachRoundAndPerItem(benchmarks):
 def testTurnsAlternate(benchmarks):
     timing, _ = benchmarks
     calls = []
-    times = timing.timeInTurns({name: lambda name=name: calls.append(name) for name in "ab"}, 0.0, rounds=3)
-    assert "".join(calls) == "ab" * 4 and len(times["a"]) == len(times["b"]) == 3
+    times = timing.timeInTurns({name: lambda name=name: calls.append(name) for name in "ab"}, 0.0, rounds=3, turn=0.0)
+    assert "".join(calls) == "aabb" + "ab" * 3 and len(times["a"]) == len(times["b"]) == 3
+
+
+def testShortActionsAreRepeated(benchmarks):
+    timing, _ = benchmarks
+    calls = {"short": 0, "long": 0}
+
+    def call(name, seconds):
+        calls[name] += 1
+        time.sleep(seconds)
+
+    times = timing.timeInTurns({"short": lambda: call("short", 1e-3), "long": lambda: call("long", 0.03)}, 0.0, rounds=2)
+    assert calls["long"] == 4 and calls["short"] > 6
+    assert 1e-3 <= min(times["short"]) < 0.01 < min(times["long"])
 
 
 def testTableReplacesWhatIsBetweenTheMarkers(benchmarks, tmp_path):
