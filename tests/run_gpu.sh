@@ -88,7 +88,7 @@ build() {
     source "$repository/tests/environment.sh"
     export PATH=$venv/bin:$PATH CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
     # The libraries of the platforms come with the programs that test them.
-    build_package ON --config-settings "build.targets=$(IFS=';'; echo "_openmmflow;${programs[*]}")" "${options[@]}"
+    build_package ON --config-settings "build.targets=$(IFS=';'; echo "_openmmflow;TestDevice;${programs[*]}")" "${options[@]}"
 }
 
 # OpenMM's CUDA Platform looks for CUDA's libraries beside itself: here they are torch's, or the toolkit's.
@@ -111,7 +111,7 @@ run_tests() {
     local plugins program status=0
     find_libraries
     plugins=$("$work/venv/bin/python" -c 'import openmm.version as v; print(v.openmm_library_path)')/plugins
-    export OPENMM_PLUGIN_DIR=$plugins OMP_NUM_THREADS=1
+    export OPENMM_PLUGIN_DIR=$plugins OMP_NUM_THREADS=1 OPENMMFLOW_BUILD=$work/build
     rm -rf "$work/reports" "$results/tests.json"
     cd "$work" # the installed package is tested, not its sources
     run_in_time pytest venv/bin/python -m pytest -q -p no:cacheprovider --junitxml="$work/reports/pytest.xml" \

@@ -58,11 +58,13 @@ def writeTable(readme, folder):
 
 
 def selectRows(rows):
-    """Those of which something is required, of each beside several peers the one beside the fastest. All are in the JSON files."""
+    """Those of which something is required, of each beside several peers the one that is closest to it. All are in the JSON files."""
     chosen = {}
     for row in rows:
-        key = row["what"], row["ratio of times"][1], row.get("required")
-        if "required" in row and (key not in chosen or row["ratio"]["median"] < chosen[key]["ratio"]["median"]):
+        if "required" not in row:
+            continue
+        key, sign = (row["what"], row["ratio of times"][1], row["required"]), 1 if row["required"].startswith(">=") else -1
+        if key not in chosen or sign * row["ratio"]["median"] < sign * chosen[key]["ratio"]["median"]:
             chosen[key] = row
     return chosen.values()
 

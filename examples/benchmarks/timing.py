@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parents[1]
 
 
-def timeInTurns(actions, seconds, rounds=5, turn=0.01):
+def timeInTurns(actions, seconds, rounds=5, turn=0.01, clock=time.perf_counter):
     """Seconds that each action takes, {name: [one for each round]}; rounds go on until the time is used up.
 
     Parameters
@@ -36,17 +36,17 @@ def timeInTurns(actions, seconds, rounds=5, turn=0.01):
     counts = {}
     for name, action in actions.items():
         action()
-        start = time.perf_counter()
+        start = clock()
         action()
-        counts[name] = max(1, round(turn / (time.perf_counter() - start)))
+        counts[name] = max(1, round(turn / max(clock() - start, 1e-9)))
     times = {name: [] for name in actions}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
+    end = clock() + seconds
+    while clock() < end or len(next(iter(times.values()))) < rounds:
         for name, action in actions.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(counts[name]):
                 action()
-            times[name].append((time.perf_counter() - start) / counts[name])
+            times[name].append((clock() - start) / counts[name])
     return times
 
 
@@ -102,7 +102,8 @@ def formatRow(row):
 def allCoresAwake():
     """While it lasts, a loop of the lowest priority on every core: a thread on a core that sleeps takes long to wake up, on a virtual
     machine as long as tens of steps."""
-    loop = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    loop = (f"import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+            f"while os.getppid() == {os.getpid()}: sum(range(10**6))")
     count = os.cpu_count() if hasattr(os, "SCHED_IDLE") else 0
     loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
     try:
@@ -123,7 +124,7 @@ def run(name, description, measure, addOptions=None, awake=False):
     import torch
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder for JSON and figure")
+    parser.add_argument("--output", type=Path, default=FOLDER / "results", help="folder for JSON and figure")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each comparison")
     parser.add_argument("--short", action="store_true", help="a check that everything works, with poor numbers")
     if addOptions is not None:

@@ -83,7 +83,8 @@ class SystemBridge:
     Targeted free energy perturbation (Jarzynski 2002; both ways Hahn and Then 2009; learnt Wirnsberger et al. 2020). M works on
     internal coordinates, in units of their standard deviations: spline couplings, the identity until trained. Stages go on from
     the image of A to B by annealed importance sampling, and back by the same protocol reversed: BAR of their works is Crooks'.
-    Maps learn frames by heart sooner than flows do: small networks, and frames as often as every 20 fs, serve better.
+    Maps learn frames by heart sooner than flows do: small networks, and frames as often as every 20 fs, serve better. The map works on
+    the processor.
 
     Examples
     --------

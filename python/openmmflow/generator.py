@@ -352,7 +352,7 @@ class BoltzmannGenerator:
         history = AdaptiveHistory(data)
         done = -1  # round 0 trains on the data as they are
         if files is not None and (done := files.findLast()) >= 0:
-            self.flow = api.Flow.load(str(files.flow(done)))
+            self.flow = api.Flow.load(str(files.flow(done))).to(self.flow.getDevice())
             history.data = TrainingData.load(files.data(done)) if done > 0 else data
         last = history.data.positions[-walkers * framesPerWalker:].reshape(walkers, framesPerWalker, -1, 3)[:, -1] \
             if done > 0 else data.resample(walkers, seeds[0][0])

@@ -2,7 +2,6 @@
 """What the benchmarks share: ratios, and README's table."""
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,15 +39,26 @@ def testTurnsAlternate(benchmarks):
 
 def testShortActionsAreRepeated(benchmarks):
     timing, _ = benchmarks
-    calls = {"short": 0, "long": 0}
+    now, calls = 0.0, {"short": 0, "long": 0}
 
     def call(name, seconds):
+        nonlocal now
         calls[name] += 1
-        time.sleep(seconds)
+        now += seconds
 
-    times = timing.timeInTurns({"short": lambda: call("short", 1e-3), "long": lambda: call("long", 0.03)}, 0.0, rounds=2)
-    assert calls["long"] == 4 and calls["short"] > 6
-    assert 1e-3 <= min(times["short"]) < 0.01 < min(times["long"])
+    times = timing.timeInTurns({"short": lambda: call("short", 0.001), "long": lambda: call("long", 0.03)}, 0.0, rounds=2,
+                               clock=lambda: now)
+    assert calls == {"short": 2 + 2 * 10, "long": 2 + 2}
+    assert times["short"] == pytest.approx([0.001, 0.001]) and times["long"] == pytest.approx([0.03, 0.03])
+
+
+def testTableShowsTheClosestPeer(benchmarks):
+    timing, run = benchmarks
+    for required, shown in ((">= 2", "slow"), ("<= 60", "quick")):
+        rows = [timing.makeRow("a step", {"ours": [1.0], name: [seconds]}, (name, "ours"), "s", required=required)
+                for name, seconds in (("slow", 3.0), ("quick", 5.0))]
+        rows.append(timing.makeRow("another", {"ours": [1.0], "slow": [3.0]}, ("slow", "ours"), "s"))
+        assert [row["ratio of times"][0] for row in run.selectRows(rows)] == [shown]
 
 
 def testTableReplacesWhatIsBetweenTheMarkers(benchmarks, tmp_path):

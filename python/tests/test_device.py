@@ -61,5 +61,5 @@ for host, device in zip(*found):
 @pytest.mark.skipif(not LIBRARY.exists() and not torch.cuda.is_available(), reason=f"there is no {LIBRARY.name}: the C++ tests are not built")
 def testAGeneratorOnADeviceIsThatOnTheProcessor():
     done = subprocess.run([sys.executable, "-c", SCRIPT, LIBRARY, REPOSITORY / "examples" / "alanine-dipeptide.pdb"], text=True,
-                          capture_output=True, check=False)
+                          capture_output=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

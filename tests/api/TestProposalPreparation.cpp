@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "api/ApiSystems.h"
+#include "contracts/TestDevice.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include <ATen/ATen.h>
 #include <csignal>
@@ -156,6 +157,16 @@ TEST_P(ProposalPreparationOn, ChangesNothingButTime) {
                       std::max(64, trials)); // all but the first batch
             EXPECT_GT(statistics.rejectedAhead, 0.7 * (statistics.preparedProposals - statistics.accepted));
         }
+}
+
+TEST(ProposalPreparation, PreparesWithFlowsOnADevice) {
+    compareSimulations(
+        [](ProposalPreparation preparation) {
+            const auto system = makeBentTrimer();
+            return std::make_unique<Simulation>(preparation, makeBentTrimer(), "Reference",
+                                                makeNetworkFlow(*system)->to(getTestDevice()));
+        },
+        [](Simulation& run) { run.integrator->step(60); });
 }
 
 TEST(ProposalPreparation, CheckpointsContinueBitForBit) {

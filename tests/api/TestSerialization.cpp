@@ -2,6 +2,7 @@
 
 #include "api/ApiSystems.h"
 #include "contracts/ExpectMessage.h"
+#include "contracts/TestDevice.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include <ATen/ATen.h>
@@ -108,6 +109,16 @@ TEST(Serialization, SystemKeepsItsFlowForce) {
     EXPECT_EQ(read.getScaleParameter(), "lambda");
     EXPECT_EQ(read.getDefaultScale(), 0.25);
     EXPECT_EQ(read.getFlow()->serialize(), makeWellFlow()->serialize());
+}
+
+// A file says nothing of a device.
+TEST(Serialization, FlowsOnADeviceAreWrittenAsOthers) {
+    auto system = makeDoubleWell(0.3);
+    system->addForce(new FlowForce(makeWellFlow()->to(getTestDevice()), 310.0));
+    const std::unique_ptr<System> copy(XmlSerializer::clone(*system));
+    const auto& read = dynamic_cast<const FlowForce&>(copy->getForce(1));
+    EXPECT_EQ(read.getFlow()->serialize(), makeWellFlow()->serialize());
+    EXPECT_EQ(read.getFlow()->getDevice(), "cpu");
 }
 
 TEST(Serialization, RefusesDamagedXml) {

@@ -112,11 +112,11 @@ inline void checkPullBack(const Transform& transform, const at::Tensor& allOfX) 
     }
 }
 
-/** What every transform promises in Transform.h. Parameters are made float64 and random first. */
 /** On a device, value, logDet and gradients are those of the processor. */
 inline void checkOnDevice(const std::shared_ptr<Transform>& transform, const at::Tensor& z) {
     const Flow flow(std::make_shared<GaussianPrior>(transform->getInputSize()), transform);
     const auto copy = flow.to(getTestDevice());
+    EXPECT_EQ(copy->serialize(), flow.serialize());
     const auto differentiate = [&](const Transform& t, const at::Tensor& argument, bool inverse) {
         const at::Tensor leaf = argument.detach().clone().set_requires_grad(true);
         const TransformResult result = inverse ? t.inverse(leaf) : t.forward(leaf);
@@ -139,6 +139,7 @@ inline void checkOnDevice(const std::shared_ptr<Transform>& transform, const at:
     }
 }
 
+/** What every transform promises in Transform.h. Parameters are made float64 and random first. */
 inline void checkFlowContract(const FlowContractCase& contract) {
     SCOPED_TRACE(contract.name);
     const Transform& transform = *contract.transform;

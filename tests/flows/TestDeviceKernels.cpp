@@ -226,6 +226,12 @@ TEST(FlowOnDevice, SaysWhatCannotGoThere) {
     expectMessage([&] { (void)flow.to("nowhere"); }, "Flow::to: nowhere: ");
     if (!at::hasCUDA())
         expectMessage([&] { (void)flow.to("cuda"); }, "Flow::to: cuda: ");
+    const auto onDevice = flow.to(getTestDevice());
+    const at::Tensor there = at::ones({2, 1}, at::kDouble);
+    expectMessage([&] { (void)onDevice->logQ(there); },
+                  "Flow::toLatent: device of the argument is cpu, but must be that of the flow, " + getTestDevice());
+    expectMessage([&] { (void)onDevice->fromLatent(there); }, "Flow::fromLatent: device of the argument is cpu");
+    expectMessage([&] { (void)onDevice->logQWithGradient(there); }, "Flow::logQWithGradient: device of the argument");
     expectMessage([] { (void)ExpScaling(1).Transform::getConstants(); }, // as of a transform that says nothing
                   "Flow::to: device of ExpScaling is another than cpu, but must be cpu");
     const auto mixed = std::make_shared<FlowPrior>(flow);

@@ -253,6 +253,8 @@ TEST(RigidBodies, AreSavedAndRowsAreIndependent) {
     EXPECT_EQ(waters->getInputSize(), 12); // no free atoms
     const Tensor y = makePoints(*waters, 5);
     EXPECT_LE(largest(waters->inverse(waters->forward(y).value).value - y), 1e-10);
+    checkOnDevice(bodies, z);
+    checkOnDevice(waters, y);
 }
 
 // The chart of both waters by bonds, angles and torsions, whose log-det is that of all coordinates: where bonds and

@@ -42,6 +42,15 @@ std::shared_ptr<Flow> makeFlow(const std::string& device) {
     return flow.to(device);
 }
 
+/** A layer between stages. */
+std::shared_ptr<Transform> makeLayer(const std::string& device) {
+    const auto layer =
+        std::make_shared<AffineCoupling>(2, std::vector<int>{0}, Conditioner::Options{{6}, Activation::SiLU, 4});
+    Flow flow(std::make_shared<GaussianPrior>(2), layer);
+    flow.setParameterType(at::kDouble);
+    return flow.to(device)->getTransform();
+}
+
 using MakeKernel = std::function<std::shared_ptr<AnnealedKernel>(const std::shared_ptr<Flow>&)>;
 
 const std::map<std::string, MakeKernel>& getKernels() {
@@ -100,9 +109,13 @@ public:
         options.resampleBelow = 1;
         results["sequential"] = SequentialSampler(path, kernel, {0, 0.5, 1}, options).run(start, random);
         results["sequential, stages at run time"] = SequentialSampler(path, kernel, {}, options).run(start, random);
+        SequentialSampler transport(path, kernel, {0, 0.5, 1}, options);
+        transport.setLayers({makeLayer(device), makeLayer(device)});
+        results["transport"] = transport.run(start, random);
         results["exchange"] =
             ReplicaExchange(path, kernel, {0, 0.5, 1}, {1, 4, 2}).run(start.narrow(0, 0, 20), 20, random);
         StochasticFlow stochastic(path);
+        stochastic.addTransform(makeLayer(device));
         stochastic.addMoves(kernel, 0.5, 1);
         results["stochastic"] = stochastic.run(start, random);
         return results;

@@ -8,7 +8,9 @@
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
+#include "openmmflow/samplers/HamiltonianKernel.h"
 #include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "openmmflow/training/AnnealedFlowTransport.h"
 #include "openmmflow/training/FlowMatchingLoss.h"
 #include "openmmflow/training/LatentAcceptanceLoss.h"
 #include "openmmflow/training/PathGradientLoss.h"
@@ -183,6 +185,23 @@ TEST_P(TrainingOnDevice, IsThatOnTheProcessor) {
         change = std::max(change, relativeDifference(expected[i].second, start[i].second));
     }
     EXPECT_GT(change, 0.01);
+}
+
+TEST(TransportOnDevice, IsTrainedAsOnTheProcessor) {
+    const auto train = [](const std::string& device) {
+        const auto flow = makeFlow()->to(device);
+        const auto sampler = std::make_shared<SequentialSampler>(
+            std::make_shared<FlowPath>(flow, makePotential()),
+            std::make_shared<HamiltonianKernel>(HamiltonianKernel::Options{0.2, 3, 1, 0.65}),
+            std::vector<double>{0, 0.5, 1}, SequentialSampler::Options{0.5, 2, 0.9, 100});
+        sampler->setLayers({makeFlow()->to(device)->getTransform(), makeFlow()->to(device)->getTransform()});
+        AnnealedFlowTransport training(sampler, std::make_shared<GaussianPrior>(2), {20, 0.01, 100, 1, 3});
+        return training.train(3);
+    };
+    const TransportProgress expected = train("cpu"), found = train(getTestDevice());
+    EXPECT_EQ(found.skipped, 0);
+    for (std::size_t i = 0; i < 2; i++)
+        EXPECT_NEAR(found.losses[i], expected.losses[i], 1e-8 * (1 + std::abs(expected.losses[i])));
 }
 
 INSTANTIATE_TEST_SUITE_P(Losses, TrainingOnDevice, testing::ValuesIn(getNames()),

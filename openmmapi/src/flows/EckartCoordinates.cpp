@@ -125,8 +125,7 @@ Tensor EckartCoordinates::place(const Tensor& x, const Tensor& onto) const {
 }
 
 nlohmann::json EckartCoordinates::getArchitecture() const {
-    const double* values = reference.const_data_ptr<double>();
-    return {{"type", getTypeName()}, {"reference", std::vector<double>(values, values + reference.numel())}};
+    return {{"type", getTypeName()}, {"reference", toVector(reference)}};
 }
 
 std::shared_ptr<EckartCoordinates> EckartCoordinates::fromArchitecture(const nlohmann::json& architecture) {

@@ -76,10 +76,7 @@ PulledResult Scaling::inverseWithPullBack(const Tensor& x) const {
 }
 
 nlohmann::json Scaling::getArchitecture() const {
-    const auto list = [](const Tensor& t) {
-        return std::vector<double>(t.data_ptr<double>(), t.data_ptr<double>() + t.numel());
-    };
-    return {{"type", getTypeName()}, {"shift", list(shift)}, {"scale", list(scale)}};
+    return {{"type", getTypeName()}, {"shift", toVector(shift)}, {"scale", toVector(scale)}};
 }
 
 LearnedScaling::LearnedScaling(int size) {

@@ -51,6 +51,11 @@ std::shared_ptr<Flow> Flow::atTemperature(double kelvin) const {
     return flow;
 }
 
+static void requireDevice(const char* where, const Tensor& t, const std::string& device) {
+    if (t.device().type() != at::Device(device).type())
+        require(false, where, "device of the argument", t.device().str(), "that of the flow, " + device);
+}
+
 FlowSample Flow::sample(std::int64_t count, Random& random) const {
     require(count >= 1, "Flow::sample", "count", count, "at least 1");
     return fromLatent(prior->sample(count, random).to(at::Device(device)));
@@ -59,6 +64,7 @@ FlowSample Flow::sample(std::int64_t count, Random& random) const {
 FlowSample Flow::fromLatent(const Tensor& z) const {
     require(z.dim() == 2 && z.size(1) == getLatentSize(), "Flow::fromLatent", "shape of z", z.sizes(),
             "[batch, " + std::to_string(getLatentSize()) + "]");
+    requireDevice("Flow::fromLatent", z, device);
     const Tensor latent = z.to(at::kDouble);
     const TransformResult map = transform->forward(latent);
     return {latent, map.value, map.logDet, prior->logDensity(latent) - map.logDet};
@@ -67,6 +73,7 @@ FlowSample Flow::fromLatent(const Tensor& z) const {
 FlowSample Flow::toLatent(const Tensor& x) const {
     require(x.dim() == 2 && x.size(1) == getSize(), "Flow::toLatent", "shape of x", x.sizes(),
             "[batch, " + std::to_string(getSize()) + "]");
+    requireDevice("Flow::toLatent", x, device);
     const Tensor configuration = x.to(at::kDouble);
     const TransformResult map = transform->inverse(configuration);
     return {map.value, configuration, -map.logDet, prior->logDensity(map.value) + map.logDet};
@@ -75,6 +82,7 @@ FlowSample Flow::toLatent(const Tensor& x) const {
 LogQGradient Flow::logQWithGradient(const Tensor& x) const {
     require(x.dim() == 2 && x.size(1) == getSize(), "Flow::logQWithGradient", "shape of x", x.sizes(),
             "[batch, " + std::to_string(getSize()) + "]");
+    requireDevice("Flow::logQWithGradient", x, device);
     const at::NoGradGuard noGrad;
     const PulledResult map = transform->inverseWithPullBack(x.detach().to(at::kDouble));
     const DensityGradient latent = prior->logDensityWithGradient(map.result.value);

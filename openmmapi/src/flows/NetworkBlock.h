@@ -10,7 +10,7 @@ namespace OpenMMFlow {
 
 /**
  * A Conditioner's perceptron on many rows, block by block, as matrix products with everything between them done in the
- * cache. Lines are units and columns are rows of the batch:
+ * cache. Lines are units and columns are rows of the batch, without gaps (stride = points):
  *
  *     h_0 = inputs,  h_i+1 = activation(W_i h_i + b_i),  raw = W_n h_n
  *

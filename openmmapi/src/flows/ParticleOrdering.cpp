@@ -71,10 +71,9 @@ TransformResult ParticleOrdering::inverse(const Tensor& x) const {
 }
 
 nlohmann::json ParticleOrdering::getArchitecture() const {
-    const double* values = reference.const_data_ptr<double>();
     return {{"type", getTypeName()},
             {"dimension", reference.size(1)},
-            {"reference", std::vector<double>(values, values + reference.numel())},
+            {"reference", toVector(reference)},
             {"groups", groups}};
 }
 

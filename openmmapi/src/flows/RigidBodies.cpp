@@ -180,11 +180,7 @@ TransformResult RigidBodies::inverse(const Tensor& x) const {
 }
 
 nlohmann::json RigidBodies::getArchitecture() const {
-    const double* values = reference.const_data_ptr<double>();
-    return {{"type", getTypeName()},
-            {"reference", std::vector<double>(values, values + reference.numel())},
-            {"bodies", bodies},
-            {"tolerance", tolerance}};
+    return {{"type", getTypeName()}, {"reference", toVector(reference)}, {"bodies", bodies}, {"tolerance", tolerance}};
 }
 
 std::shared_ptr<RigidBodies> RigidBodies::fromArchitecture(const nlohmann::json& architecture) {

@@ -13,7 +13,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/** Blocks of so many rows are fast in matrix products and fit into the cache with what is computed from them. */
+/** Blocks of about so many rows are fast in matrix products and fit into the cache with what is computed from them. */
 constexpr std::int64_t maxRowsOfBlock = 256, minRowsOfThread = 32;
 
 /** From so many rows on, products with the outputs that splines use save more than it takes to select these. */

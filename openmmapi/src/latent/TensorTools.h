@@ -19,6 +19,12 @@ inline at::Tensor indexTensor(const std::vector<int>& values) {
     return at::tensor(at::ArrayRef<int>(values), at::kLong);
 }
 
+/** All numbers of a tensor, float64, wherever it is. */
+inline std::vector<double> toVector(const at::Tensor& values) {
+    const at::Tensor flat = values.detach().to(at::kCPU).contiguous();
+    return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
+}
+
 /** Append a list to another. */
 inline void appendTo(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& more) {
     all.insert(all.end(), more.begin(), more.end());

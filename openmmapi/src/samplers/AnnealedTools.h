@@ -2,7 +2,6 @@
 #define OPENMMFLOW_SAMPLERS_ANNEALEDTOOLS_H_
 // SPDX-License-Identifier: MIT
 
-#include "../latent/TensorTools.h"
 #include "WeightTools.h"
 #include "openmmflow/estimators/EffectiveSampleSize.h"
 #include "openmmflow/latent/Check.h"

@@ -2,10 +2,10 @@
 #define OPENMMFLOW_SAMPLERS_WEIGHTTOOLS_H_
 // SPDX-License-Identifier: MIT
 
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Random.h"
 #include "openmmflow/samplers/Acceptance.h"
 #include <ATen/ATen.h>
-#include <vector>
 
 namespace OpenMMFlow {
 
@@ -52,11 +52,6 @@ inline at::Tensor cessFraction(const at::Tensor& logWeight, const at::Tensor& in
     const at::Tensor log =
         2 * (logWeight + increment).logsumexp(-1) - (logWeight + 2 * increment).logsumexp(-1) - logWeight.logsumexp(-1);
     return finiteOrMinusInfinity(log).exp();
-}
-
-inline std::vector<double> toVector(const at::Tensor& values) {
-    const at::Tensor flat = values.to(at::kCPU).contiguous();
-    return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
 } // namespace OpenMMFlow

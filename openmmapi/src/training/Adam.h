@@ -27,12 +27,12 @@ public:
     std::vector<at::Tensor> parameters, first, second, steps;
 };
 
-/** The gradient of a scalar with respect to some parameters: zero for those that it does not depend on. */
+/** The gradient of a scalar with respect to some parameters: zero for those that it does not depend on. Dense, as fused
+ * kernels on devices want it. */
 inline std::vector<at::Tensor> gradientOf(const at::Tensor& value, const std::vector<at::Tensor>& parameters) {
     auto gradients = torch::autograd::grad({value}, parameters, {}, std::nullopt, false, true);
     for (std::size_t i = 0; i < gradients.size(); i++)
-        if (!gradients[i].defined())
-            gradients[i] = at::zeros_like(parameters[i]);
+        gradients[i] = gradients[i].defined() ? gradients[i].contiguous() : at::zeros_like(parameters[i]);
     return gradients;
 }
 

@@ -46,7 +46,7 @@ Tensor FlowMatchingLoss::findOptimalTransport(const Tensor& z, const Tensor& y, 
     require(z.dim() == 2 && y.dim() == 2 && z.sizes() == y.sizes(), "FlowMatchingLoss::findOptimalTransport",
             "shape of y", y.sizes(), "that of z, [batch, size]");
     const at::NoGradGuard noGrad;
-    Tensor cost = at::zeros({z.size(0), z.size(0)}, z.options());
+    Tensor cost = at::zeros({z.size(0), z.size(0)}, z.options().dtype(at::kDouble));
     for (int i = 0; i < z.size(1); i++) {
         const Tensor d = y.select(1, i).unsqueeze(0) - z.select(1, i).unsqueeze(1);
         const bool turns = std::find(circular.begin(), circular.end(), i) != circular.end();

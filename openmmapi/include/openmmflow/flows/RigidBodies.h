@@ -59,6 +59,9 @@ public:
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "RigidBodies"; }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
+    [[nodiscard]] std::vector<at::Tensor> getConstants() const override {
+        return {reference, bound, bodyOf, free, local, centers, triples, frames};
+    }
 
 private:
     /** Where bodies are: t [batch, bodies, 3], R [batch, bodies, 3, 3]. */
