@@ -189,8 +189,8 @@ std::vector<Tensor> differentiate(const TransformResult& result, const Tensor& y
 } // namespace
 
 // The blocks of many rows against plain tensor operations, in one thread and in two; a batch of one block, of some and
-// with rows left over. With float32, both are compared with
-// float64, and agree with it within an order of magnitude, as pull-backs do; by both libraries of matrix products.
+// with rows left over; by both libraries of matrix products. With float32, both are compared with float64, and agree
+// with it within an order of magnitude, as pull-backs do.
 TEST(SplineCoupling, AgreesWithPlainTensorOperationsForManyRows) {
     for (const at::ScalarType dtype : {at::kDouble, at::kFloat})
         for (const bool inverse : {false, true})
@@ -209,9 +209,9 @@ TEST(SplineCoupling, AgreesWithPlainTensorOperationsForManyRows) {
                     EXPECT_LE(relativeDifference(found, exact[i]), dtype == at::kDouble ? 1e-12 : 1e-6 + 10 * rounding)
                         << "number " << i << ", plain " << rounding;
                 };
-                for (const int numThreads : {1, 2, -1}) {
-                    at::globalContext().setUserEnabledMkldnn(numThreads > 0); // else what torch takes by itself
-                    const ThreadGuard threads(std::abs(numThreads));
+                for (const auto& [numThreads, oneDnn] : {std::pair(1, true), std::pair(2, true), std::pair(1, false)}) {
+                    at::globalContext().setUserEnabledMkldnn(oneDnn);
+                    const ThreadGuard threads(numThreads);
                     const auto fast = differentiate(pair.apply(y, inverse), y, pair.coupling.getParameters());
                     ASSERT_EQ(fast.size(), exact.size());
                     for (std::size_t i = 0; i < fast.size(); i++)

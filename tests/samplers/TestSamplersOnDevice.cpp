@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Walkers on a device, with a flow there and energies by OpenMM, against the same on the processor.
 
-#include "contracts/TestDevice.h"
-#include "openmmflow/energies/systems/DoubleWell.h"
+#include "contracts/DeviceCases.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
 #include "openmmflow/flows/Sequence.h"
@@ -21,13 +20,6 @@ using at::Tensor;
 namespace {
 
 constexpr int numWalkers = 24;
-
-std::shared_ptr<ReducedPotential> makePotential() {
-    ContextPotential::Options options;
-    options.platform = "Reference";
-    options.numContexts = 1;
-    return DoubleWell({1, 6, 0.2, 1}).createPotential(options);
-}
 
 std::shared_ptr<Flow> makeFlow(const std::string& device) {
     const auto coupling = [](int active) {
@@ -80,13 +72,6 @@ const std::map<std::string, MakeKernel>& getKernels() {
     return kernels;
 }
 
-std::vector<std::string> getNames() {
-    std::vector<std::string> names;
-    for (const auto& [name, make] : getKernels())
-        names.push_back(name);
-    return names;
-}
-
 void expectSame(const Tensor& found, const Tensor& expected) {
     EXPECT_EQ(found.device().type(), at::Device(getTestDevice()).type());
     EXPECT_TRUE(at::allclose(found.to(at::kCPU), expected, 1e-8, 1e-9));
@@ -98,7 +83,7 @@ public:
     static std::map<std::string, AnnealedResult> run(const std::string& device) {
         const auto flow = makeFlow(device);
         const auto kernel = getKernels().at(GetParam())(flow);
-        const auto path = std::make_shared<FlowPath>(flow, makePotential());
+        const auto path = std::make_shared<FlowPath>(flow, makeDevicePotential());
         Random random(7);
         const at::NoGradGuard noGrad;
         const Tensor start = flow->sample(numWalkers, random).x;
@@ -137,8 +122,7 @@ TEST_P(WalkersOnDevice, AreThoseOnTheProcessor) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, WalkersOnDevice, testing::ValuesIn(getNames()),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Kernels, WalkersOnDevice, nameEach(getKernels()), [](const auto& info) { return info.param; });
 
 TEST(LatentJumpOnDevice, IsThatOnTheProcessor) {
     const auto run = [](JumpKind kind, const std::string& device) {
@@ -147,9 +131,9 @@ TEST(LatentJumpOnDevice, IsThatOnTheProcessor) {
         options.kind = kind;
         options.stepSize = 0.5;
         options.seed = 3;
-        LatentJump jump(flow, makePotential(), options);
+        LatentJump jump(flow, makeDevicePotential(), options);
         Random random(5);
-        JumpState state = jump.start(DoubleWell({1, 6, 0.2, 1}).sample(numWalkers, random).to(at::Device(device)));
+        JumpState state = jump.start(makeDeviceWell().sample(numWalkers, random).to(at::Device(device)));
         std::int64_t accepted = 0;
         for (int i = 0; i < 10; i++)
             accepted += jump.step(state).numAccepted;

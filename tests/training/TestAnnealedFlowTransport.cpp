@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "contracts/ExpectMessage.h"
+#include "openmmflow/flows/Elementary.h"
 #include "openmmflow/samplers/HamiltonianKernel.h"
 #include "openmmflow/samplers/LambdaSpacing.h"
 #include "openmmflow/training/AnnealedFlowTransport.h"
@@ -83,6 +84,19 @@ TEST(AnnealedFlowTransport, ImprovesTheWeightsOfTheSameStages) {
     RecordProperty("ess with", std::to_string(with.ess.back()));
     RecordProperty("ess without", std::to_string(without.ess.back()));
     EXPECT_NEAR(with.logZRatio, logZA1 - std::log(2 * M_PI), 4 * with.logZRatioError);
+}
+
+TEST(AnnealedFlowTransport, LeavesLayersWithoutParametersAsTheyAre) {
+    const auto path =
+        std::make_shared<PotentialPath>(std::make_shared<Spring>(2, 1.0), std::make_shared<Spring>(2, 9.0));
+    const auto sampler = std::make_shared<SequentialSampler>(path, makeKernel(), powerLambdas(2, 1),
+                                                             SequentialSampler::Options{0.5, 10, 0.9, 100});
+    sampler->setLayers({std::make_shared<Scaling>(std::vector<double>{0, 0}, std::vector<double>{0.8, 0.8}),
+                        std::make_shared<Affine>(2)});
+    AnnealedFlowTransport training(sampler, std::make_shared<GaussianPrior>(2), {50, 0.015, 100, 0, 3});
+    const TransportProgress progress = training.train(3);
+    EXPECT_EQ(progress.skipped, 0);
+    EXPECT_TRUE(std::isfinite(progress.losses[1]));
 }
 
 TEST(AnnealedFlowTransport, RefusesBadArguments) {

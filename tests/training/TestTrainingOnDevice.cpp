@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Training of a flow that is on a device, with energies by OpenMM, against the same on the processor.
 
+#include "contracts/DeviceCases.h"
 #include "contracts/FlowContract.h"
-#include "contracts/TestDevice.h"
-#include "openmmflow/energies/systems/DoubleWell.h"
 #include "openmmflow/flows/ContinuousFlow.h"
 #include "openmmflow/flows/Coupling.h"
 #include "openmmflow/flows/Elementary.h"
@@ -26,16 +25,9 @@ using at::Tensor;
 
 namespace {
 
-std::shared_ptr<ReducedPotential> makePotential() {
-    ContextPotential::Options options;
-    options.platform = "Reference";
-    options.numContexts = 1;
-    return DoubleWell({1, 6, 0.2, 1}).createPotential(options);
-}
-
 Tensor makeFrames(std::uint64_t seed = 8) {
     Random random(seed);
-    return DoubleWell({1, 6, 0.2, 1}).sample(60, random);
+    return makeDeviceWell().sample(60, random);
 }
 
 std::shared_ptr<Flow> makeFlow() {
@@ -66,6 +58,15 @@ std::shared_ptr<Flow> makeFlowFor(const std::string& loss) {
     return loss == "FlowMatching" || loss == "Hutchinson" ? makeContinuousFlow() : makeFlow();
 }
 
+template <class AcceptanceLoss>
+std::shared_ptr<Loss> makeAcceptanceLoss(const std::shared_ptr<Flow>&) {
+    typename AcceptanceLoss::Options options;
+    options.batchSize = 20;
+    auto loss = std::make_shared<AcceptanceLoss>(makeDevicePotential(), options);
+    loss->addData(makeFrames());
+    return loss;
+}
+
 using MakeLoss = std::function<std::shared_ptr<Loss>(const std::shared_ptr<Flow>&)>;
 
 const std::map<std::string, MakeLoss>& getLosses() {
@@ -92,12 +93,16 @@ const std::map<std::string, MakeLoss>& getLosses() {
              return loss;
          }},
         {"ReverseKL",
-         [](const auto&) { return std::make_shared<ReverseKLLoss>(makePotential(), ReverseKLLoss::Options{20}); }},
+         [](const auto&) {
+             return std::make_shared<ReverseKLLoss>(makeDevicePotential(), ReverseKLLoss::Options{20});
+         }},
         {"PathGradient",
-         [](const auto&) { return std::make_shared<PathGradientLoss>(makePotential(), ReverseKLLoss::Options{20}); }},
+         [](const auto&) {
+             return std::make_shared<PathGradientLoss>(makeDevicePotential(), ReverseKLLoss::Options{20});
+         }},
         {"ReweightedForwardKL",
          [](const auto&) {
-             return std::make_shared<ReweightedForwardKLLoss>(makePotential(),
+             return std::make_shared<ReweightedForwardKLLoss>(makeDevicePotential(),
                                                               ReweightedForwardKLLoss::Options{20, 0.2});
          }},
         {"ReactionCoordinateEntropy",
@@ -105,22 +110,8 @@ const std::map<std::string, MakeLoss>& getLosses() {
              return std::make_shared<ReactionCoordinateEntropyLoss>([](const Tensor& x) { return x.select(1, 0); },
                                                                     ReactionCoordinateEntropyLoss::Options{20, 0.3, 0});
          }},
-        {"LatentAcceptance",
-         [](const auto&) {
-             LatentAcceptanceLoss::Options options;
-             options.batchSize = 20;
-             auto loss = std::make_shared<LatentAcceptanceLoss>(makePotential(), options);
-             loss->addData(makeFrames());
-             return loss;
-         }},
-        {"SymmetricAcceptance",
-         [](const auto&) {
-             SymmetricAcceptanceLoss::Options options;
-             options.batchSize = 20;
-             auto loss = std::make_shared<SymmetricAcceptanceLoss>(makePotential(), options);
-             loss->addData(makeFrames());
-             return loss;
-         }},
+        {"LatentAcceptance", makeAcceptanceLoss<LatentAcceptanceLoss>},
+        {"SymmetricAcceptance", makeAcceptanceLoss<SymmetricAcceptanceLoss>},
         {"AlphaDivergence",
          [](const auto&) {
              AlphaDivergenceLoss::Options options;
@@ -129,23 +120,17 @@ const std::map<std::string, MakeLoss>& getLosses() {
              options.kernel = {0.3, 3, 1, 0.65};
              options.bufferCapacity = 100;
              options.minimumPoints = 40;
-             return std::make_shared<AlphaDivergenceLoss>(makePotential(), options);
+             return std::make_shared<AlphaDivergenceLoss>(makeDevicePotential(), options);
          }},
         {"Work",
          [](const auto&) {
              WorkLoss::Options options;
              options.batchSize = 20;
-             return std::make_shared<WorkLoss>(makePotential(), makePotential(), makeFrames(1), makeFrames(2), options);
+             return std::make_shared<WorkLoss>(makeDevicePotential(), makeDevicePotential(), makeFrames(1),
+                                               makeFrames(2), options);
          }},
     };
     return losses;
-}
-
-std::vector<std::string> getNames() {
-    std::vector<std::string> names;
-    for (const auto& [name, make] : getLosses())
-        names.push_back(name);
-    return names;
 }
 
 class TrainingOnDevice : public testing::TestWithParam<std::string> {};
@@ -191,7 +176,7 @@ TEST(TransportOnDevice, IsTrainedAsOnTheProcessor) {
     const auto train = [](const std::string& device) {
         const auto flow = makeFlow()->to(device);
         const auto sampler = std::make_shared<SequentialSampler>(
-            std::make_shared<FlowPath>(flow, makePotential()),
+            std::make_shared<FlowPath>(flow, makeDevicePotential()),
             std::make_shared<HamiltonianKernel>(HamiltonianKernel::Options{0.2, 3, 1, 0.65}),
             std::vector<double>{0, 0.5, 1}, SequentialSampler::Options{0.5, 2, 0.9, 100});
         sampler->setLayers({makeFlow()->to(device)->getTransform(), makeFlow()->to(device)->getTransform()});
@@ -204,5 +189,4 @@ TEST(TransportOnDevice, IsTrainedAsOnTheProcessor) {
         EXPECT_NEAR(found.losses[i], expected.losses[i], 1e-8 * (1 + std::abs(expected.losses[i])));
 }
 
-INSTANTIATE_TEST_SUITE_P(Losses, TrainingOnDevice, testing::ValuesIn(getNames()),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Losses, TrainingOnDevice, nameEach(getLosses()), [](const auto& info) { return info.param; });

@@ -51,7 +51,9 @@ std::shared_ptr<Flow> Flow::atTemperature(double kelvin) const {
     return flow;
 }
 
-static void requireDevice(const char* where, const Tensor& t, const std::string& device) {
+static void checkArgument(const char* where, const char* name, const Tensor& t, int size, const std::string& device) {
+    require(t.dim() == 2 && t.size(1) == size, where, std::string("shape of ") + name, t.sizes(),
+            "[batch, " + std::to_string(size) + "]");
     if (t.device().type() != at::Device(device).type())
         require(false, where, "device of the argument", t.device().str(), "that of the flow, " + device);
 }
@@ -62,27 +64,21 @@ FlowSample Flow::sample(std::int64_t count, Random& random) const {
 }
 
 FlowSample Flow::fromLatent(const Tensor& z) const {
-    require(z.dim() == 2 && z.size(1) == getLatentSize(), "Flow::fromLatent", "shape of z", z.sizes(),
-            "[batch, " + std::to_string(getLatentSize()) + "]");
-    requireDevice("Flow::fromLatent", z, device);
+    checkArgument("Flow::fromLatent", "z", z, getLatentSize(), device);
     const Tensor latent = z.to(at::kDouble);
     const TransformResult map = transform->forward(latent);
     return {latent, map.value, map.logDet, prior->logDensity(latent) - map.logDet};
 }
 
 FlowSample Flow::toLatent(const Tensor& x) const {
-    require(x.dim() == 2 && x.size(1) == getSize(), "Flow::toLatent", "shape of x", x.sizes(),
-            "[batch, " + std::to_string(getSize()) + "]");
-    requireDevice("Flow::toLatent", x, device);
+    checkArgument("Flow::toLatent", "x", x, getSize(), device);
     const Tensor configuration = x.to(at::kDouble);
     const TransformResult map = transform->inverse(configuration);
     return {map.value, configuration, -map.logDet, prior->logDensity(map.value) + map.logDet};
 }
 
 LogQGradient Flow::logQWithGradient(const Tensor& x) const {
-    require(x.dim() == 2 && x.size(1) == getSize(), "Flow::logQWithGradient", "shape of x", x.sizes(),
-            "[batch, " + std::to_string(getSize()) + "]");
-    requireDevice("Flow::logQWithGradient", x, device);
+    checkArgument("Flow::logQWithGradient", "x", x, getSize(), device);
     const at::NoGradGuard noGrad;
     const PulledResult map = transform->inverseWithPullBack(x.detach().to(at::kDouble));
     const DensityGradient latent = prior->logDensityWithGradient(map.result.value);

@@ -47,18 +47,17 @@ struct OneDnn {
 
 Tensor OpenMMFlow::multiplyByTransposed(const Tensor& a, const Tensor& b) {
     const OneDnn& oneDnn = OneDnn::get();
-    if (!oneDnn.serves(a)) { // into a tensor of ours, which autocast lets be
-        Tensor product = at::empty({a.size(0), b.size(0)}, a.options());
-        return at::mm_out(product, a, b.t());
-    }
+    if (!oneDnn.serves(a))
+        return at::mm(a, b.t());
     return oneDnn.multiply->call(a, b, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
 }
 
-Tensor OpenMMFlow::addProductWithTransposed(const Tensor& sum, const Tensor& a, const Tensor& b) {
+void OpenMMFlow::addProductWithTransposed(Tensor& sum, const Tensor& a, const Tensor& b) {
     const OneDnn& oneDnn = OneDnn::get();
-    if (!oneDnn.serves(a)) {
-        Tensor result = at::empty_like(sum);
-        return at::addmm_out(result, sum, a, b.t());
-    }
-    return oneDnn.add->call(a, sum, b, std::nullopt, "add");
+    if (!sum.defined())
+        sum = multiplyByTransposed(a, b);
+    else if (oneDnn.serves(a))
+        sum = oneDnn.add->call(a, sum, b, std::nullopt, "add");
+    else
+        sum.addmm_(a, b.t());
 }

@@ -16,8 +16,8 @@ namespace OpenMMFlow {
  */
 at::Tensor multiplyByTransposed(const at::Tensor& a, const at::Tensor& b);
 
-/** sum + a b^T. */
-at::Tensor addProductWithTransposed(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+/** sum += a b^T. @param sum  0 where undefined */
+void addProductWithTransposed(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 } // namespace OpenMMFlow
 

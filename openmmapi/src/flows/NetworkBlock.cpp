@@ -116,9 +116,8 @@ void NetworkBlock<T>::pullBack(const BlockShape& shape, const T* tape, Tensor on
         getNetworkKernels<T>().pullBackActivation(slope, static_cast<int>(units), shape.points,
                                                   on.template mutable_data_ptr<T>(), onBias);
         if (gradients != nullptr) {
-            Tensor& sum = gradients->weights[i];
             const Tensor h = view(shape, tape + lines[i] * shape.points, countUnits(i));
-            sum = sum.defined() ? addProductWithTransposed(sum, on, h) : multiplyByTransposed(on, h);
+            addProductWithTransposed(gradients->weights[i], on, h);
         }
         if (i == 0 && onY == nullptr)
             return;

@@ -38,11 +38,12 @@ struct Blocks {
     [[nodiscard]] BlockShape shape(std::int64_t block) const {
         return {std::min(points, batch - start(block)), points, points};
     }
-    /** function(first, end) on ranges of blocks, in several threads. */
+    /** function(first, end) on ranges of blocks, in several threads, with plain tensors of the types that they have. */
     template <class Function>
     void run(const Function& function) const {
         at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
             const at::NoGradGuard noGrad;
+            const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
             function(begin, end);
         });
     }

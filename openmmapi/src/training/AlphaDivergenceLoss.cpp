@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/AlphaDivergenceLoss.h"
+#include "../latent/TensorTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 
@@ -69,9 +70,8 @@ void AlphaDivergenceLoss::setState(const NamedTensors& state) {
     require(counters.defined() && counters.scalar_type() == at::kLong && counters.sizes() == at::IntArrayRef{2} &&
                 stepSizes.defined() && stepSizes.scalar_type() == at::kDouble && stepSizes.dim() == 1,
             where, "state", "without counters and step sizes", "that of an alpha divergence");
-    const Tensor sizes = stepSizes.contiguous();
     HamiltonianKernel checked(options.kernel);
-    checked.setStepSizes({sizes.const_data_ptr<double>(), sizes.const_data_ptr<double>() + sizes.numel()});
+    checked.setStepSizes(toVector(stepSizes));
     buffer.setState(stored);
     *kernel = checked;
     numEvaluations = counters[0].item<std::int64_t>();

@@ -76,7 +76,8 @@ TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
     require(sampler->getLayers() == layers, "AnnealedFlowTransport::train", "layers of the sampler", "others",
             "those that it had when this was made");
     const ThreadGuard threads(options.numThreads);
-    const at::Device device = optimizers[0]->parameters[0].device();
+    const auto trained = std::find_if(optimizers.begin(), optimizers.end(), [](const auto& o) { return o != nullptr; });
+    const at::Device device = (*trained)->parameters[0].device();
     for (std::int64_t i = 0; i < iterations; i++, progress.iteration++) {
         const AnnealedResult pass = sampler->runObserved(
             start->sample(options.batchSize, random).to(device), random,
