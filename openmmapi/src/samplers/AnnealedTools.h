@@ -7,6 +7,8 @@
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/samplers/AnnealedSampler.h"
 #include <ATen/ATen.h>
+#include <algorithm>
+#include <cmath>
 
 namespace OpenMMFlow {
 
@@ -42,6 +44,21 @@ inline void estimateLogZ(AnnealedResult& result, const at::Tensor& logEstimates)
     const bool any = logEstimates.isfinite().any().item<bool>();
     result.logZRatio = any ? logMeanExp(logEstimates).item<double>() : -INFINITY;
     result.logZRatioError = any && logEstimates.numel() > 1 ? logMeanWeight(toVector(logEstimates)).standardError : NAN;
+}
+
+/**
+ * The same of groups of walkers. Where these scatter by more than their size, the few largest make the mean, and the
+ * scatter of so few says little. Their logarithms, sums over the stages, are close to normal: with a variance s^2 of
+ * these, an estimate has the relative variance exp(s^2) - 1. The error is the larger of both.
+ */
+inline void estimateLogZOfGroups(AnnealedResult& result, const at::Tensor& logEstimates) {
+    estimateLogZ(result, logEstimates);
+    const at::Tensor finite = logEstimates.masked_select(logEstimates.isfinite());
+    if (finite.numel() > 1) {
+        const double logVariance = finite.var().item<double>();
+        const double logNormalError = std::sqrt(std::expm1(logVariance) / static_cast<double>(logEstimates.numel()));
+        result.logZRatioError = std::max(result.logZRatioError, logNormalError);
+    }
 }
 
 } // namespace OpenMMFlow

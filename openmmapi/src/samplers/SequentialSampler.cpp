@@ -152,7 +152,7 @@ AnnealedResult SequentialSampler::runObserved(const Tensor& start, Random& rando
     result.state = run.state;
     result.x = run.state.x;
     result.logWeight = run.logWeight.flatten();
-    estimateLogZ(result, logMeanExp(run.logWeight));
+    estimateLogZOfGroups(result, logMeanExp(run.logWeight));
     counter.report(result);
     return result;
 }

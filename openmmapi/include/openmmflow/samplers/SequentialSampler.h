@@ -18,9 +18,9 @@ namespace OpenMMFlow {
  * E[w] = Z_1/Z_0 and E[w A(x)] / E[w] -> <A>_1 as in annealed importance sampling, which it becomes without resampling.
  *
  * The walkers form groups that resample among themselves and are independent of each other: each group's mean weight
- * is an unbiased estimate of Z_1/Z_0, and the error of ln(Z_1/Z_0) comes from their scatter. It knows nothing of modes
- * that all groups have lost, and is too small where groups are: in hundreds of dimensions take hundreds of walkers
- * each.
+ * is an unbiased estimate of Z_1/Z_0, and the error of ln(Z_1/Z_0) comes from the scatter of these, or from that of
+ * their logarithms, taken as normal, where it is larger: few groups that differ by orders of magnitude have an error
+ * to match. It knows nothing of modes that all groups have lost.
  *
  * With layers, one transform T_k for each stage, walkers are transported before they are weighed (annealed flow
  * transport; Arbel, Matthews and Doucet, ICML 2021; Matthews et al., ICML 2022):
