@@ -23,7 +23,7 @@ from . import testsystems
 from ._platforms import describePlatforms
 from .adapters import TorchFlowAdapter, fromNflows, fromNormflows, fromZuko
 from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem,
-                      heatingProtocol)
+                      heatingProtocol, torsionBias)
 from .analysis import State
 from .bridge import SystemBridge, freeEnergyBetweenSystems
 from .data import TrainingData, temperedData

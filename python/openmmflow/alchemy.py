@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import openmm as mm
 from openmm import unit
+from scipy.ndimage import gaussian_filter
 
 from . import openmmflow as api
-from .data import inUnit
+from .analysis import torsion
+from .data import R, TrainingData, inUnit
 
 ELECTROSTATICS, STERICS = "soluteElectrostatics", "soluteSterics"
+TORSION_BIAS = "torsionBias"
 ENERGY, DENSITY = "annealedEnergy", "annealedDensity"
 COULOMB = 138.93545764438198  # kJ nm/(mol e^2), NonbondedForce's
 STERIC_FORCE = "SoluteSterics"  # name of the Force
@@ -279,6 +282,53 @@ def _tailCoefficient(nonbonded: mm.NonbondedForce, sterics: list[Any]) -> float:
     return float(4 * np.pi * total * len(sterics) / (len(sterics) + 1))
 
 
+def torsionBias(torsions: Sequence[Sequence[int]], decoupled: TrainingData, coupled: TrainingData, *, bins: int = 36,
+                smoothing: float = 10.0) -> mm.CustomCompoundBondForce:
+    """A Force for the System of alchemicalSystem() that keeps the molecule, where it is decoupled, in the conformations that it has in
+    its solvent,
+
+        torsionBias kT ln (p_decoupled(t) + c)/(p_coupled(t) + c)
+
+    of one or two torsions t, with torsionBias a Context parameter, 0 at first, that alchemicalProtocol() raises to 1 by its last
+    stage (torsionBias=True). Many conformations that are common in water are rare in vacuum: an annealed jump that passes through the
+    molecule in vacuum reaches them seldom, and brings others into the water which leave it again. The bias changes what is accepted, and
+    nothing of what is sampled; implicit solvent is a good guess of the coupled ensemble, and a flow that was trained there fits the
+    last stage.
+
+    Parameters
+    ----------
+    torsions : one or two, of four particles each (CappedPeptide.getTorsion)
+    decoupled, coupled : frames of all atoms of the molecule, which has to be the System's first particles, in vacuum and in (implicit)
+        solvent, of one temperature, such as temperedData() draws
+    bins : of the histograms, to each torsion
+    smoothing : standard deviation of the normal density that smooths them, degrees; c is 1e-4 of a bin that all frames share
+    """
+    if len(torsions) not in (1, 2):
+        raise ValueError(f"torsionBias: number of torsions is {len(torsions)}, but must be 1 or 2")
+    if decoupled.temperature != coupled.temperature:
+        raise ValueError(f"torsionBias: temperatures are {decoupled.temperature} and {coupled.temperature}, but must be the same")
+
+    def smoothHistogram(data: TrainingData) -> np.ndarray:
+        angles = np.stack([torsion(data.positions, atoms) for atoms in torsions], axis=1)
+        counts = np.histogramdd(angles, bins, [(-np.pi, np.pi)] * len(torsions), weights=np.exp(data.logWeights))[0]
+        return gaussian_filter(counts / counts.sum(), smoothing * bins / 360, mode="wrap") + 1e-4
+
+    energies = R * decoupled.temperature * np.log(smoothHistogram(decoupled) / smoothHistogram(coupled))
+    # Nodes are the middles of bins; the first stands at the end once more, a turn further.
+    energies = np.pad(energies, [(0, 1)] * len(torsions), mode="wrap")
+    limits = [-np.pi + np.pi / bins, np.pi + np.pi / bins]
+    atoms = list(dict.fromkeys(int(atom) for four in torsions for atom in four))
+    arguments = ["dihedral(" + ", ".join(f"p{atoms.index(atom) + 1}" for atom in four) + ")" for four in torsions]
+    force = mm.CustomCompoundBondForce(len(atoms), f"{TORSION_BIAS}*surface({', '.join(arguments)})")
+    force.setName("TorsionBias")
+    force.addGlobalParameter(TORSION_BIAS, 0.0)
+    table = mm.Continuous1DFunction(energies, *limits, True) if len(torsions) == 1 else \
+        mm.Continuous2DFunction(*energies.shape, energies.T.ravel(), *limits, *limits, True)
+    force.addTabulatedFunction("surface", table)
+    force.addBond(atoms, [])
+    return force
+
+
 def stages(number: int, power: float = 1.0, last: float = 0.0) -> list[float]:
     """From 1 to a last value in a number of stages: last + (1 - last) (1 - k/number)^power. Powers above 1 take smaller steps near
     the last."""
@@ -324,7 +374,7 @@ def heatingProtocol(numStages: int, stepsPerStage: int, stepSize: Any, factor: f
 
 def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStage: int, stepSize: Any, *,
                        electrostaticPower: float = 1.0, stericPower: float = 1.0, lastElectrostatics: float = 0.0,
-                       lastSterics: float = 0.0, **settings: Any) -> Any:
+                       lastSterics: float = 0.0, torsionBias: bool = False, **settings: Any) -> Any:
     """An AnnealedProtocol for alchemicalSystem(): charges go first, then sterics.
 
     In water work is lost above all where a cavity closes and opens again. Where the flow's trials differ little enough in shape
@@ -337,6 +387,7 @@ def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStag
     electrostaticPower, stericPower : of the spacings, see stages()
     lastElectrostatics, lastSterics : their values at the last stage, at least 0 and below 1; sterics may only fade where the
         charges are gone, whose attraction needs a core
+    torsionBias : the System has a torsionBias(), which comes as the charges go
     settings : friction, stageDynamics, middleJump
     """
     if stericStages < 0:
@@ -347,6 +398,8 @@ def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStag
     parameters = {ELECTROSTATICS: charges + [0.0] * stericStages}
     if stericStages:
         parameters[STERICS] = [1.0] * electrostaticStages + stages(stericStages, stericPower, lastSterics)
+    if torsionBias:
+        parameters[TORSION_BIAS] = [(1 - charge) / (1 - lastElectrostatics) for charge in parameters[ELECTROSTATICS]]
     return _makeProtocol(parameters, stepsPerStage, stepSize, settings)
 
 

@@ -10,7 +10,7 @@ import openmm as mm
 import openmmflow as of
 import pytest
 from openmm import app, unit
-from openmmflow import alchemy
+from openmmflow import alchemy, analysis
 from openmmflow.peptides import alanineDipeptide
 
 TEMPERATURE = 300.0
@@ -264,6 +264,66 @@ def testProtocols():
         of.annealedProtocol(2, 1, 0.001, stepsize=3)
     with pytest.raises(mm.OpenMMException, match="size is 0, but must be positive"):
         of.annealedProtocol(2, 1, 0.0)
+
+
+def makeChains(angles):
+    """Frames [n, k + 3, 3] of chains of right angles, with k torsions [n, k]."""
+    angles = np.asarray(angles)
+    frames = np.zeros((len(angles), angles.shape[1] + 3, 3))
+    frames[:, 1:3] = [[1, 0, 0], [1, 1, 0]]
+    for k in range(angles.shape[1]):
+        a, b, c = (frames[:, k + i] for i in range(3))
+        side, up = b - a, np.cross(b - a, c - b)
+        frames[:, k + 3] = c - np.cos(angles[:, [k]]) * side + np.sin(angles[:, [k]]) * up
+    return frames
+
+
+def makeTorsionData(centres, spread, count=200_000):
+    """Frames whose torsions are independent and von Mises, and their density."""
+    random, concentration = np.random.default_rng(4), spread**-2
+    angles = np.stack([random.vonmises(centre, concentration, count) for centre in centres], axis=1)
+    frames = makeChains(angles)
+    data = of.TrainingData(frames, np.full(count, -np.log(count)), np.zeros(count), np.full(count, TEMPERATURE), TEMPERATURE,
+                           list(range(frames.shape[1])))
+    return data, lambda t: np.exp(concentration * (np.cos(t - np.array(centres)) - 1)).prod(axis=1) / \
+        (2 * np.pi * np.exp(-concentration) * np.i0(concentration))**len(centres)
+
+
+@pytest.mark.parametrize("torsions", [[[0, 1, 2, 3]], [[0, 1, 2, 3], [1, 2, 3, 4]]])
+def testATorsionBiasTurnsOneDistributionIntoAnother(torsions):
+    count = len(torsions)
+    decoupled, p = makeTorsionData([2.9, -0.5][:count], 1.0)
+    coupled, q = makeTorsionData([-2.6, 0.7][:count], 1.0)
+    np.testing.assert_allclose(analysis.torsion(makeChains([[0.3, -2.0]]), [1, 2, 3, 4]), -2.0)
+    system = mm.System()
+    for _ in range(count + 3):
+        system.addParticle(1.0)
+    bias = of.torsionBias(torsions, decoupled, coupled, smoothing=5.0)
+    system.addForce(bias)
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    assert dict(context.getParameters()) == {alchemy.TORSION_BIAS: 0.0}
+    # Within 1.5 of both centres; the first torsion passes through 180 degrees.
+    angles = np.random.default_rng(1).uniform([2.5, -0.4][:count], [3.9, 0.6][:count], (50, count))
+    expected = KT * np.log(p(angles) / q(angles))
+    for frame, energy in zip(makeChains(angles), expected):
+        context.setPositions(frame)
+        for scale in (0.0, 0.5, 1.0):
+            context.setParameter(alchemy.TORSION_BIAS, scale)
+            found = context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+            assert abs(found - scale * energy) < 0.1 * KT
+
+
+def testTheTorsionBiasComesAsChargesGo():
+    protocol = of.alchemicalProtocol(2, 1, 10, 0.002, lastSterics=0.5, torsionBias=True)
+    assert alchemy.parametersOf(protocol)[alchemy.TORSION_BIAS] == [0, 0.5, 1, 1]
+    protocol = of.alchemicalProtocol(2, 0, 10, 0.002, lastElectrostatics=0.4, torsionBias=True)
+    assert alchemy.parametersOf(protocol)[alchemy.TORSION_BIAS] == pytest.approx([0, 0.5, 1])
+    data, warmer = makeTorsionData([0.0], 1.0, 10)[0], makeTorsionData([0.0], 1.0, 10)[0]
+    warmer.temperature = 310.0
+    with pytest.raises(ValueError, match="temperatures are 300.0 and 310.0, but must be the same"):
+        of.torsionBias([[0, 1, 2, 3]], data, warmer)
+    with pytest.raises(ValueError, match="number of torsions is 3, but must be 1 or 2"):
+        of.torsionBias([[0, 1, 2, 3]] * 3, data, data)
 
 
 def testAnIntegratorKeepsItsProtocolInCopies():
