@@ -407,9 +407,9 @@ TEST(AnnealedEngines, ErrorsAreCalibrated) {
         expectCalibrated(scoreSeeds(400, exact, [&](Random& random) { return runCheap(engine, random); }), name);
 }
 
-// Groups whose estimates are log-normal: one walker each, weighed once, with a shift of a Gaussian that makes ln w normal
-// with a standard deviation of 1 to 3. A mean of so few is skew, so that its mean is not zero; the error by the scatter of
-// the weights would be 1.3 to 2.9 times too small.
+// Groups whose estimates are log-normal: one walker each, weighed once, with a shift of a Gaussian that makes ln w
+// normal with a standard deviation of 1 to 3. A mean of so few is skew, so that its mean is not zero; the error by the
+// scatter of the weights would be 1.3 to 2.9 times too small.
 TEST(AnnealedEngines, GroupsThatScatterWidelyHaveAnErrorToMatch) {
     for (const double deviation : {1.0, 1.5, 3.0}) {
         const auto start = std::make_shared<Spring>(2, 1.0);
