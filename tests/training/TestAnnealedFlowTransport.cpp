@@ -6,6 +6,7 @@
 #include "openmmflow/samplers/LambdaSpacing.h"
 #include "openmmflow/training/AnnealedFlowTransport.h"
 #include "samplers/AnnealedTargets.h"
+#include <filesystem>
 #include <gtest/gtest.h>
 
 using namespace OpenMMFlow;
@@ -62,6 +63,49 @@ TEST(AnnealedFlowTransport, LearnsThePerfectLayersBetweenSprings) {
     // ln Z_1/2: that of the spring 5, less the energy that the two springs have left at their common minimum.
     const double logZHalf = std::log(2 * M_PI / 5) - 2 * (0.25 * 0.63 * 0.63 + 2.25 * 0.07 * 0.07);
     EXPECT_NEAR(after.losses[0], std::log(2 * M_PI) - logZHalf, 0.01);
+}
+
+TEST(AnnealedFlowTransport, GoesOnFromACheckpointAsIfItHadNotStopped) {
+    const auto make = [](int size = 2, int numLayers = 2) {
+        const auto path = std::make_shared<PotentialPath>(std::make_shared<Spring>(size, 1.0),
+                                                          std::make_shared<Spring>(size, 9.0, 0.7));
+        const auto sampler = std::make_shared<SequentialSampler>(path, makeKernel(), powerLambdas(numLayers, 1),
+                                                                 SequentialSampler::Options{0.5, 5, 0.9, 100});
+        std::vector<std::shared_ptr<Transform>> layers(numLayers);
+        for (auto& layer : layers)
+            layer = std::make_shared<Affine>(size);
+        sampler->setLayers(layers);
+        AnnealedFlowTransport::Options options{50, 0.015, 100, 0, 3};
+        return std::pair{
+            sampler, std::make_unique<AnnealedFlowTransport>(sampler, std::make_shared<GaussianPrior>(size), options)};
+    };
+    const std::string file = (std::filesystem::temp_directory_path() / "openmmflow-test-transport.ckpt").string();
+    auto [sampler, whole] = make();
+    (void)whole->train(5);
+    whole->saveCheckpoint(file);
+    const TransportProgress expected = whole->train(4);
+    auto [another, rest] = make();
+    rest->loadCheckpoint(file);
+    const TransportProgress found = rest->train(4);
+    EXPECT_EQ(found.iteration, 9);
+    EXPECT_EQ(found.losses, expected.losses);
+    EXPECT_EQ(found.logZRatio, expected.logZRatio);
+    for (int k = 0; k < 2; k++)
+        for (std::size_t i = 0; i < 2; i++)
+            EXPECT_TRUE(at::equal(sampler->getLayers()[k]->getParameters()[i].second,
+                                  another->getLayers()[k]->getParameters()[i].second));
+
+    const auto larger = make(3), longer = make(2, 3);
+    expectMessage([&] { larger.second->loadCheckpoint(file); }, "layer1.parameters.a is of another shape or dtype");
+    expectMessage([&] { longer.second->loadCheckpoint(file); },
+                  "number of layers is 2, but must be that of this training, 3");
+    EXPECT_EQ(longer.first->getLayers()[0]->getParameters()[0].second.abs().sum().item<double>(), 0);
+    std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2);
+    EXPECT_THROW(rest->loadCheckpoint(file), OpenMM::OpenMMException);
+    const auto scaling = std::make_shared<Scaling>(std::vector{0.0, 0.0}, std::vector{1.0, 1.0});
+    Flow(std::make_shared<GaussianPrior>(2), scaling).save(file);
+    expectMessage([&] { rest->loadCheckpoint(file); }, "is not a training checkpoint");
+    std::filesystem::remove(file);
 }
 
 TEST(AnnealedFlowTransport, ImprovesTheWeightsOfTheSameStages) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/AnnealedFlowTransport.h"
-#include "Adam.h"
+#include "Checkpoint.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
 
@@ -90,4 +90,36 @@ TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
                 optimizers[k]->step(gradients[k], options.learningRate);
     }
     return progress;
+}
+
+static std::string layerPrefix(std::size_t index) {
+    return "layer" + std::to_string(index + 1) + ".";
+}
+
+void AnnealedFlowTransport::saveCheckpoint(const std::string& path) const {
+    Checkpoint checkpoint;
+    for (std::size_t k = 0; k < layers.size(); k++)
+        if (optimizers[k] != nullptr)
+            checkpoint.add(layerPrefix(k), layers[k]->getParameters(), *optimizers[k]);
+    checkpoint.values = {{"iteration", progress.iteration}, {"layers", layers.size()}, {"skipped", progress.skipped}};
+    checkpoint.setRandom(random);
+    checkpoint.write(path);
+}
+
+void AnnealedFlowTransport::loadCheckpoint(const std::string& path) {
+    const char* where = "AnnealedFlowTransport::loadCheckpoint";
+    Checkpoint checkpoint(where, path); // everything is checked before anything is changed
+    const std::int64_t numLayers = checkpoint.getInteger("layers");
+    require(numLayers == static_cast<std::int64_t>(layers.size()), where, "number of layers", numLayers,
+            "that of this training, " + std::to_string(layers.size()));
+    for (std::size_t k = 0; k < layers.size(); k++)
+        if (optimizers[k] != nullptr)
+            checkpoint.expect(layerPrefix(k), layers[k]->getParameters(), *optimizers[k]);
+    TransportProgress restored = progress;
+    restored.iteration = checkpoint.getInteger("iteration");
+    restored.skipped = checkpoint.getInteger("skipped");
+    const Random::State state = checkpoint.getRandom();
+    checkpoint.restore();
+    random.setState(state);
+    progress = restored;
 }

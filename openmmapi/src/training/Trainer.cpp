@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/Trainer.h"
-#include "Adam.h"
-#include "openmmflow/flows/FlowFile.h"
+#include "Checkpoint.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
 #include <ATen/ATen.h>
-#include <nlohmann/json.hpp>
 
 using namespace OpenMMFlow;
 using at::Tensor;
@@ -101,73 +99,35 @@ std::vector<double> Trainer::validate() const {
     return values;
 }
 
+static std::string lossPrefix(std::size_t index) {
+    return "loss" + std::to_string(index) + ".";
+}
+
 void Trainer::saveCheckpoint(const std::string& path) const {
-    FlowFile file;
-    const NamedTensors parameters = flow->getParameters();
-    for (std::size_t i = 0; i < parameters.size(); i++) {
-        file.tensors.emplace_back("parameters." + parameters[i].first, parameters[i].second.detach());
-        file.tensors.emplace_back("first." + parameters[i].first, optimizer->first[i]);
-        file.tensors.emplace_back("second." + parameters[i].first, optimizer->second[i]);
-        file.tensors.emplace_back("steps." + parameters[i].first, optimizer->steps[i]);
-    }
+    Checkpoint checkpoint;
+    checkpoint.add("", flow->getParameters(), *optimizer);
     for (std::size_t i = 0; i < losses.size(); i++)
-        for (const auto& [name, tensor] : losses[i].first->getState())
-            file.tensors.emplace_back("loss" + std::to_string(i) + "." + name, tensor);
-    const Random::State state = random.getState();
-    const nlohmann::json trainer = {{"iteration", progress.iteration}, {"iterations", options.iterations},
-                                    {"skipped", progress.skipped},     {"seed", state.seed},
-                                    {"stream", state.stream},          {"position", state.position}};
-    file.metadata["trainer"] = trainer.dump();
-    FlowFile::writeAtomically(path, file.toBytes());
+        checkpoint.add(lossPrefix(i), losses[i].first->getState());
+    checkpoint.values = {
+        {"iteration", progress.iteration}, {"iterations", options.iterations}, {"skipped", progress.skipped}};
+    checkpoint.setRandom(random);
+    checkpoint.write(path);
 }
 
 void Trainer::loadCheckpoint(const std::string& path) {
     const char* where = "Trainer::loadCheckpoint";
-    const FlowFile file = FlowFile::fromBytes(FlowFile::readBytes(path));
-    const std::map<std::string, Tensor> saved(file.tensors.begin(), file.tensors.end());
-    const auto find = [&](const std::string& name, const Tensor& like) {
-        const auto found = saved.find(name);
-        require(found != saved.end() && found->second.sizes() == like.sizes() && found->second.dtype() == like.dtype(),
-                where, name, found == saved.end() ? "missing" : "of another shape or dtype",
-                "that of the flow in training");
-        return found->second;
-    };
-    const NamedTensors parameters = flow->getParameters();
-    std::vector<std::pair<Tensor, Tensor>> copies; // everything is checked before anything is changed
-    for (std::size_t i = 0; i < parameters.size(); i++) {
-        const std::string& name = parameters[i].first;
-        copies.emplace_back(parameters[i].second, find("parameters." + name, parameters[i].second));
-        copies.emplace_back(optimizer->first[i], find("first." + name, optimizer->first[i]));
-        copies.emplace_back(optimizer->second[i], find("second." + name, optimizer->second[i]));
-        copies.emplace_back(optimizer->steps[i], find("steps." + name, optimizer->steps[i]));
-    }
+    Checkpoint checkpoint(where, path); // everything is checked before anything is changed
+    checkpoint.expect("", flow->getParameters(), *optimizer);
+    const std::int64_t iterations = checkpoint.getInteger("iterations");
+    require(iterations == options.iterations, where, "iterations", iterations,
+            "those of this training, " + std::to_string(options.iterations));
     TrainingProgress restored = progress;
-    Random::State state{};
-    try {
-        const auto trainer = nlohmann::json::parse(file.metadata.at("trainer"));
-        restored.iteration = trainer.at("iteration").get<std::int64_t>();
-        restored.skipped = trainer.at("skipped").get<std::int64_t>();
-        require(trainer.at("iterations").get<std::int64_t>() == options.iterations, where, "iterations",
-                trainer.at("iterations").dump(), "those of this training, " + std::to_string(options.iterations));
-        state = {trainer.at("seed").get<std::uint64_t>(), trainer.at("stream").get<std::uint64_t>(),
-                 trainer.at("position").get<std::uint64_t>()};
-    } catch (const std::out_of_range&) {
-        throw OpenMM::OpenMMException(std::string(where) + ": " + path + " is not a training checkpoint");
-    } catch (const nlohmann::json::exception& error) {
-        throw OpenMM::OpenMMException(std::string(where) + ": " + path +
-                                      " is not a training checkpoint: " + error.what());
-    }
-    for (std::size_t i = 0; i < losses.size(); i++) {
-        const std::string prefix = "loss" + std::to_string(i) + ".";
-        NamedTensors found;
-        for (const auto& [name, tensor] : file.tensors)
-            if (name.rfind(prefix, 0) == 0)
-                found.emplace_back(name.substr(prefix.size()), tensor);
-        losses[i].first->setState(found);
-    }
-    const at::NoGradGuard noGrad;
-    for (auto& [target, source] : copies)
-        target.copy_(source);
+    restored.iteration = checkpoint.getInteger("iteration");
+    restored.skipped = checkpoint.getInteger("skipped");
+    const Random::State state = checkpoint.getRandom();
+    for (std::size_t i = 0; i < losses.size(); i++)
+        losses[i].first->setState(checkpoint.find(lossPrefix(i)));
+    checkpoint.restore();
     random.setState(state);
     progress = restored;
 }

@@ -58,6 +58,14 @@ public:
     ~AnnealedFlowTransport();
     /** @param iterations  at least 1 @return where the training stands */
     TransportProgress train(std::int64_t iterations);
+    /** Write the layers' parameters, Adam's moments, the random numbers' state and the iteration, whole or not at all.
+     */
+    void saveCheckpoint(const std::string& path) const;
+    /**
+     * Go on from a checkpoint of a training of the same layers and options, as if it had not stopped. Throws if it is
+     * of another, or damaged.
+     */
+    void loadCheckpoint(const std::string& path);
 
 private:
     void learn(int stage, const PathState& walkers, const at::Tensor& logWeight);
