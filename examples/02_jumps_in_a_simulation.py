@@ -25,4 +25,4 @@ simulation.reporters.append(JumpReporter("jumps.csv", 1000))
 simulation.step(50_000)
 
 statistics = integrator.getJumpStatistics()
-print(f"{statistics.accepted} of {statistics.trials} jumps accepted")
+print(f"{statistics.accepted} of {statistics.trials} trials accepted")

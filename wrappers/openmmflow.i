@@ -18,6 +18,7 @@ import openmm
 #include "PythonFunction.h"
 #include "PythonTransform.h"
 #include "openmmflow/AnnealedProtocol.h"
+#include "openmmflow/FlowCheck.h"
 #include "openmmflow/FlowForce.h"
 #include "openmmflow/FlowLangevinIntegrator.h"
 #include "openmmflow/energies/AugmentedPotential.h"
@@ -284,6 +285,17 @@ using namespace OpenMM;
 %ignore OpenMMFlow::requireLambdas;
 %ignore OpenMMFlow::SequentialSampler::Observer;
 %ignore OpenMMFlow::SequentialSampler::runObserved;
+%ignore OpenMMFlow::HeldDistance;
+%ignore OpenMMFlow::Transform::getHeldDistances;
+%ignore OpenMMFlow::Sequence::getHeldDistances;
+%ignore OpenMMFlow::InternalCoordinates::getHeldDistances;
+%ignore OpenMMFlow::RigidBodies::getHeldDistances;
+%ignore OpenMMFlow::AnnealedKernel::getState;
+%ignore OpenMMFlow::AnnealedKernel::setState;
+%ignore OpenMMFlow::SteppedKernel::getState;
+%ignore OpenMMFlow::SteppedKernel::setState;
+%ignore OpenMMFlow::KernelSequence::getState;
+%ignore OpenMMFlow::KernelSequence::setState;
 %ignore OpenMMFlow::Loss::getState;
 %ignore OpenMMFlow::Loss::setState;
 %ignore OpenMMFlow::AlphaDivergenceLoss::getState;
@@ -424,6 +436,7 @@ using namespace OpenMM;
 %include "openmmflow/training/PathGradientLoss.h"
 %include "openmmflow/training/WorkLoss.h"
 %include "openmmflow/training/Trainer.h"
+%include "openmmflow/FlowCheck.h"
 %include "openmmflow/FlowForce.h"
 %include "openmmflow/AnnealedProtocol.h"
 %include "openmmflow/FlowLangevinIntegrator.h"

@@ -62,7 +62,7 @@ int main() {
     }
     const auto statistics = integrator.getJumpStatistics();
     const double found = static_cast<double>(right) / frames, exact = 0.519184;
-    std::cout << statistics.accepted << " of " << statistics.trials << " jumps accepted, " << crossings
+    std::cout << statistics.accepted << " of " << statistics.trials << " trials accepted, " << crossings
               << " crossings, P(right) = " << found << " (" << exact << " by quadrature)\n";
     return crossings > 1000 && std::abs(found - exact) < 0.05 ? 0 : 1;
 }

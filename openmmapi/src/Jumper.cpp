@@ -2,16 +2,13 @@
 
 #include "Jumper.h"
 #include "StateGuard.h"
+#include "openmmflow/FlowCheck.h"
 #include "openmmflow/flows/FlowFile.h"
-#include "openmmflow/flows/InternalCoordinates.h"
-#include "openmmflow/flows/RigidBodies.h"
-#include "openmmflow/flows/Sequence.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
 #include "openmmflow/samplers/LatentJump.h"
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
-#include <set>
 
 using namespace OpenMMFlow;
 using namespace OpenMM;
@@ -21,78 +18,6 @@ namespace {
 
 const char* const who = "FlowLangevinIntegrator";
 constexpr std::size_t numLogAlphas = 10000;
-
-using Bond = std::pair<int, int>;
-
-Bond makeBond(int i, int j) {
-    return {std::min(i, j), std::max(i, j)};
-}
-
-std::map<Bond, double> findConstraints(const System& system, const std::vector<int>& atoms) {
-    const std::set<int> moved(atoms.begin(), atoms.end());
-    std::map<Bond, double> found;
-    for (int i = 0; i < system.getNumConstraints(); i++) {
-        int a = 0, b = 0;
-        double length = 0;
-        system.getConstraintParameters(i, a, b, length);
-        if (moved.count(a) > 0 && moved.count(b) > 0)
-            found[makeBond(a, b)] = length;
-    }
-    return found;
-}
-
-// All distances within rigid bodies.
-std::map<Bond, double> findHeldDistances(const RigidBodies& chart, const std::vector<int>& atoms) {
-    std::map<Bond, double> held;
-    for (const auto& body : chart.getBodies())
-        for (std::size_t i = 0; i < body.size(); i++)
-            for (std::size_t j = 0; j < i; j++)
-                held[makeBond(atoms[body[i]], atoms[body[j]])] =
-                    (chart.getReference()[body[i]] - chart.getReference()[body[j]]).norm().item<double>();
-    return held;
-}
-
-// Distances that the flow's chart holds; none where the flow does not end in a chart.
-std::map<Bond, double> findHeldBonds(const Flow& flow) {
-    auto last = flow.getTransform();
-    while (const auto sequence = std::dynamic_pointer_cast<Sequence>(last))
-        last = sequence->getTransforms().back();
-    if (const auto bodies = std::dynamic_pointer_cast<RigidBodies>(last))
-        return findHeldDistances(*bodies, flow.getAtoms());
-    const auto chart = std::dynamic_pointer_cast<InternalCoordinates>(last);
-    std::map<Bond, double> held;
-    if (chart == nullptr)
-        return held;
-    const auto& length = chart->getConstrainedLength();
-    const auto& atoms = flow.getAtoms();
-    const auto add = [&](int atom, int partner) {
-        if (length[atom] > 0)
-            held[makeBond(atoms[atom], atoms[partner])] = length[atom];
-    };
-    const auto& frame = chart->getFrame();
-    add(frame[1], frame[0]);
-    add(frame[2], frame[0]);
-    for (const ZMatrixRow& row : chart->getRows())
-        add(row.atom, row.bond);
-    return held;
-}
-
-// The chart must hold just the constraints of the System, at the same lengths.
-void checkConstraints(const Flow& flow, const System& system) {
-    const auto constraints = findConstraints(system, flow.getAtoms()), held = findHeldBonds(flow);
-    const auto name = [](const Bond& bond) { return std::to_string(bond.first) + "-" + std::to_string(bond.second); };
-    for (const auto& [bond, length] : constraints) {
-        const auto found = held.find(bond);
-        require(found != held.end(), who, "the constraint between moved particles " + name(bond), "free in the flow",
-                "held by the flow's chart: make the chart from the same System");
-        require(std::abs(found->second - length) <= 1e-6 * length, who,
-                "length (nm) of the flow's held bond " + name(bond), found->second,
-                "that of the System's constraint, " + std::to_string(length));
-    }
-    for (const auto& [bond, length] : held)
-        require(constraints.count(bond) > 0, who, "the bond that the flow's chart holds, " + name(bond),
-                "not constrained in the System", "constrained: make the chart from the same System");
-}
 
 // FNV-1a, to tell whether two states are the same.
 void addToHash(std::uint64_t& hash, const void* data, std::size_t size) {
@@ -125,9 +50,8 @@ void FlowLangevinIntegrator::Jumper::noteChange(State::DataType changed) {
 
 void FlowLangevinIntegrator::Jumper::setFlow(const std::shared_ptr<Flow>& newFlow) {
     const System& system = context.getSystem();
-    checkParticles(who, newFlow->getAtoms(), system);
+    checkFlow(*newFlow, system, who);
     auto newMetric = std::make_shared<const ConstraintMetric>(system, newFlow->getAtoms());
-    checkConstraints(*newFlow, system);
     if (flow == nullptr || newFlow->getAtoms() != flow->getAtoms())
         moved = makeMovedAtoms(context, newFlow->getAtoms());
     trainedFlow = newFlow;

@@ -26,8 +26,11 @@ from .alchemy import (alchemicalProtocol, alchemicalSystem, annealedProtocol, an
                       heatingProtocol, torsionBias)
 from .analysis import State
 from .bridge import SystemBridge, freeEnergyBetweenSystems
-from .data import TrainingData, temperedData
+from .data import TrainingData, geometricTemperatures, temperedData
+from .freeenergy import barEstimate, mbarFreeEnergies
 from .generator import BoltzmannGenerator
 from .reporters import JumpReporter
 
 __version__ = _build.version
+# Names that hide those of OpenMM from scripts that import all of both.
+__all__ = [name for name in dir() if not name.startswith("_") and name not in ("bar", "State")]

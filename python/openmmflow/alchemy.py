@@ -298,8 +298,8 @@ def torsionBias(torsions: Sequence[Sequence[int]], decoupled: TrainingData, coup
     Parameters
     ----------
     torsions : one or two, of four particles each (CappedPeptide.getTorsion)
-    decoupled, coupled : frames of all atoms of the molecule, which has to be the System's first particles, in vacuum and in (implicit)
-        solvent, of one temperature, such as temperedData() draws
+    decoupled, coupled : frames of the molecule in vacuum and in (implicit) solvent, of one temperature, such as temperedData() draws;
+        the particles have the same numbers there as in the System that gets the Force
     bins : of the histograms, to each torsion
     smoothing : standard deviation of the normal density that smooths them, degrees; c is 1e-4 of a bin that all frames share
     """
@@ -309,7 +309,9 @@ def torsionBias(torsions: Sequence[Sequence[int]], decoupled: TrainingData, coup
         raise ValueError(f"torsionBias: temperatures are {decoupled.temperature} and {coupled.temperature}, but must be the same")
 
     def smoothHistogram(data: TrainingData) -> np.ndarray:
-        angles = np.stack([torsion(data.positions, atoms) for atoms in torsions], axis=1)
+        if missing := {int(atom) for four in torsions for atom in four} - set(data.atoms):
+            raise ValueError(f"torsionBias: a torsion is of particle {min(missing)}, but must be of those of the frames, {data.atoms}")
+        angles = np.stack([torsion(data.positions, [data.atoms.index(atom) for atom in four]) for four in torsions], axis=1)
         counts = np.histogramdd(angles, bins, [(-np.pi, np.pi)] * len(torsions), weights=np.exp(data.logWeights))[0]
         return gaussian_filter(counts / counts.sum(), smoothing * bins / 360, mode="wrap") + 1e-4
 
@@ -392,6 +394,8 @@ def alchemicalProtocol(electrostaticStages: int, stericStages: int, stepsPerStag
     """
     if stericStages < 0:
         raise ValueError(f"alchemicalProtocol: stericStages is {stericStages}, but must be at least 0")
+    if stericStages == 0 and lastSterics != 0:
+        raise ValueError(f"alchemicalProtocol: lastSterics is {lastSterics}, but must be 0 where stericStages are: the sterics then stay")
     if stericStages > 0 and lastElectrostatics > 0:
         raise ValueError(f"alchemicalProtocol: lastElectrostatics is {lastElectrostatics}, but must be 0 where sterics fade")
     charges = stages(electrostaticStages, electrostaticPower, lastElectrostatics)

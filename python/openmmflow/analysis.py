@@ -131,6 +131,8 @@ def weightedPopulation(inside: Any, logWeights: Any) -> Estimate:
 
     P = sum_i w_i b_i / sum_i w_i,  variance = sum_i w_i^2 (b_i - P)^2 / (sum_i w_i)^2
 
+    Where all samples are inside, or none, the error is 1/(n + 2) of n = (sum_i w_i)^2 / sum_i w_i^2 samples.
+
     Parameters
     ----------
     inside : bool [samples]
@@ -140,12 +142,14 @@ def weightedPopulation(inside: Any, logWeights: Any) -> Estimate:
     if not np.isfinite(largest := logWeights.max()):
         raise ValueError(f"weightedPopulation: the largest log weight is {largest}, but must be finite")
     w = np.exp(logWeights - largest)
-    population = np.sum(w * b) / np.sum(w)
-    return Estimate(float(population), float(np.sqrt(np.sum((w * (b - population))**2)) / np.sum(w)))
+    population, numEffective = np.sum(w * b) / np.sum(w), np.sum(w)**2 / np.sum(w**2)
+    error = np.sqrt(np.sum((w * (b - population))**2)) / np.sum(w)
+    return Estimate(float(population), float(error if 0 < population < 1 else 1 / (numEffective + 2)))
 
 
 def blockPopulation(inside: Any, logWeights: Any = None, numBlocks: int = 10) -> Estimate:
-    """The population of a state from a correlated trajectory, with the error of blocks in time (a jackknife over them).
+    """The population of a state from a correlated trajectory, with the error of blocks in time (a jackknife over them); where all
+    frames are inside, or none, 1/(numBlocks + 2).
 
     Parameters
     ----------
@@ -161,7 +165,8 @@ def blockPopulation(inside: Any, logWeights: Any = None, numBlocks: int = 10) ->
     hits = np.array([part.sum() for part in np.array_split(w * b, numBlocks, axis=1)])
     without = (hits.sum() - hits) / (weight.sum() - weight)
     variance = (numBlocks - 1) / numBlocks * np.sum((without - without.mean())**2)
-    return Estimate(float(hits.sum() / weight.sum()), float(np.sqrt(variance)))
+    population = float(hits.sum() / weight.sum())
+    return Estimate(population, float(np.sqrt(variance)) if 0 < population < 1 else 1 / (numBlocks + 2))
 
 
 def freeEnergyFromPopulation(population: Estimate) -> Estimate:
@@ -210,9 +215,11 @@ def inefficiency(series: np.ndarray) -> float:
     return statisticalInefficiency(np.clip(series, finite.min(), finite.max()).tolist())
 
 
-def thin(series: np.ndarray) -> np.ndarray:
-    """One value of each g of a series, g its statistical inefficiency."""
-    return series[np.arange(0, len(series), inefficiency(series)).astype(int)]
+def thin(*series: np.ndarray) -> np.ndarray:
+    """One value of each g of a series, g its statistical inefficiency; of several series, the largest one for all, so that each keeps
+    its part in the whole."""
+    g = max(map(inefficiency, series))
+    return np.concatenate([part[np.arange(0, len(part), g).astype(int)] for part in series])
 
 
 def importPymbar() -> Any:

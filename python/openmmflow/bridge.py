@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from openmm import unit
 
 from . import openmmflow as api
 from .analysis import thin
-from .data import TrainingData, inUnit, toNanometers
+from .data import TrainingData, inUnit, toFrames, toNanometers
 from .freeenergy import BarEstimate, FreeEnergyDifference, barEstimate, differenceOfLegs
 from .generator import (BoltzmannGenerator, TrainingHistory, estimateScaling, makePotential, makeSplineCouplings,
                         makeTrainer, runTraining)
@@ -130,13 +131,14 @@ class SystemBridge:
 
     @torch.no_grad()
     def toCoordinates(self, frames: Any) -> torch.Tensor:
-        """Internal coordinates of frames, in standard deviations [frames, coordinates]. Frames outside the chart's domain are left out."""
-        x = torch.as_tensor(np.asarray(frames), dtype=torch.float64)
+        """Internal coordinates of frames, in standard deviations [frames, coordinates]. Frames outside the chart's domain are left out,
+        of which there may be one in a thousand: what is estimated is the free energy of what is inside."""
+        x = torch.as_tensor(toNanometers(frames))
         inverted = self._coordinates.inverse(x.reshape(len(x), -1))
         inside = torch.isfinite(inverted.logDet)
-        if not inside.any():
-            raise ValueError("SystemBridge: no frame is inside the chart's domain: were they drawn from another stereoisomer than "
-                             "the positions show?")
+        if (outside := len(x) - int(inside.sum())) > len(x) // 1000:
+            raise ValueError(f"SystemBridge: number of frames outside the chart's domain is {outside} of {len(x)}, but must be at most "
+                             "one in a thousand: were they drawn from another stereoisomer than the positions show?")
         return inverted.value[inside]
 
     def fit(self, framesA: Any, framesB: Any, *, iterations: int = 400, batchSize: int = 256, learningRate: float = 1e-3,
@@ -152,23 +154,28 @@ class SystemBridge:
         framesA, framesB : nm [frames, atoms, 3], of equal weight
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
         validationFraction : of the frames; 0 keeps the last map
-        gradientClip, numThreads, seed, file, progress : see BoltzmannGenerator.fit()
+        gradientClip, numThreads, seed, file, progress : see BoltzmannGenerator.fit(); the best map stays beside the file
         """
         trainer = makeTrainer(self.flow, iterations, learningRate, gradientClip, numThreads, seed)
         loss = api.WorkLoss(self.potentialA, self.potentialB, self.toCoordinates(framesA), self.toCoordinates(framesB),
                             api.WorkLossOptions(batchSize=batchSize, validationFraction=validationFraction))
         trainer.addLoss(loss)
-        best: dict[str, torch.Tensor] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            best = Path(f"{file}.best") if file is not None else Path(folder) / "best"
+            if file is None or not Path(file).exists():
+                best.unlink(missing_ok=True)
 
-        def keepBest(history: TrainingHistory) -> None:
-            if history.validation and history.validationIterations[-1] == history.iterations[-1] \
-                    and history.validation[-1] == min(history.validation):
-                best.update({name: tensor.detach().clone() for name, tensor in self.flow.getParameters().items()})
+            def keepBest(history: TrainingHistory) -> None:
+                if history.validation and history.validationIterations[-1] == history.iterations[-1] \
+                        and history.validation[-1] == min(history.validation):
+                    self.flow.save(str(best))
 
-        history = runTraining(trainer, [loss.getName()], validationFraction > 0, iterations, file, progress, keepBest)
-        with torch.no_grad():
-            for name, tensor in self.flow.getParameters().items():
-                tensor.copy_(best.get(name, tensor))
+            history = runTraining(trainer, [loss.getName()], validationFraction > 0, iterations, file, progress, keepBest)
+            if best.exists():
+                kept = api.Flow.load(str(best)).getParameters()
+                with torch.no_grad():
+                    for name, tensor in self.flow.getParameters().items():
+                        tensor.copy_(kept[name])
         return history
 
     @torch.no_grad()
@@ -238,6 +245,12 @@ def _makeMap(size: int, circular: list[int], layers: int, bins: int, bound: floa
     return api.Sequence(transforms)
 
 
+def _framesAt(frames: Any, temperature: float) -> np.ndarray:
+    if isinstance(frames, TrainingData) and not np.isclose(frames.temperature, temperature):
+        raise ValueError(f"freeEnergyBetweenSystems: temperature of the TrainingData is {frames.temperature}, but must be {temperature}")
+    return toFrames(frames)
+
+
 def freeEnergyBetweenSystems(systemA: mm.System, systemB: mm.System, framesA: Any, framesB: Any, temperature: Any, *,
                              positions: Any = None, atoms: Sequence[int] | None = None, iterations: int = 400, folds: int = 2,
                              stages: int = 1, batchSize: int = 256, learningRate: float = 1e-3, seed: int = 0, progress: bool = True,
@@ -263,7 +276,7 @@ def freeEnergyBetweenSystems(systemA: mm.System, systemB: mm.System, framesA: An
     """
     if folds < 2 and iterations:
         raise ValueError(f"freeEnergyBetweenSystems: folds is {folds}, but must be at least 2")
-    frames = [part.atTemperature() if isinstance(part, TrainingData) else np.asarray(part, dtype=float) for part in (framesA, framesB)]
+    frames = [_framesAt(part, float(inUnit(temperature, unit.kelvin))) for part in (framesA, framesB)]
     if positions is None:
         if atoms is not None:
             raise ValueError("freeEnergyBetweenSystems: give positions of all particles where atoms are some")
@@ -277,6 +290,6 @@ def freeEnergyBetweenSystems(systemA: mm.System, systemB: mm.System, framesA: An
                                         batchSize=batchSize, learningRate=learningRate, seed=seed and seed + fold, progress=progress))
         works.append(bridge.works(*(x[rows] for x, rows in zip(frames, held)), stages=stages, seed=seed))
         evaluations += bridge.getEvaluations()
-    pooled = (np.concatenate([thin(series) for series in side]) for side in zip(*works))
+    pooled = (thin(*side) for side in zip(*works))  # BAR of maps of different quality wants the same part of A and of B from each
     return SystemFreeEnergy(**vars(barEstimate(*pooled)), stages=stages, evaluationsA=int(evaluations[0]),
                             evaluationsB=int(evaluations[1]), training=histories)

@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS[options.command](options)
         return 0
     except KeyboardInterrupt:
-        print("openmm-flow: interrupted; `train` and `run` go on with --resume", file=sys.stderr)
+        print("openmm-flow: interrupted; `train`, `run` and `free-energy` go on with --resume", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
             raise
-        expected = isinstance(error, (UserError, OSError, ValueError, mm.OpenMMException))
+        expected = isinstance(error, (UserError, OSError, ValueError, ImportError, mm.OpenMMException))
         message = " ".join(str(error).split()) or type(error).__name__
         if expected:
             print(f"openmm-flow: error: {message}", file=sys.stderr)
@@ -172,10 +172,8 @@ def makeData(options: argparse.Namespace, molecule: Molecule, atoms: list[int], 
     elif options.data.suffix == ".npz":
         data = TrainingData.load(options.data)
     else:
-        frames = loadFrames([options.data], molecule, atoms).astype(np.float32)
-        count = len(frames)
-        data = TrainingData(frames, np.full(count, -np.log(count)), np.full(count, np.nan),
-                            np.full(count, options.temperature), options.temperature, atoms)
+        frames = loadFrames([options.data], molecule, atoms, options.temperature)
+        data = TrainingData.fromFrames(frames, options.temperature, atoms)
     if data.atoms != atoms:
         raise UserError("the training frames hold other atoms than those to generate: see --atoms and --data")
     if not np.isclose(data.temperature, options.temperature):
@@ -187,6 +185,8 @@ def makeData(options: argparse.Namespace, molecule: Molecule, atoms: list[int], 
 def run(options: argparse.Namespace) -> None:
     names = {"trajectory": f"trajectory.{options.format}", "state": "state.csv", "jumps": "jumps.csv",
              "checkpoint": "run.checkpoint"}
+    if options.steps < options.report_interval:
+        raise UserError(f"--steps is {options.steps}, but must be at least --report-interval, {options.report_interval}")
     out = prepareOutput(options, list(names.values()))
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
@@ -208,7 +208,7 @@ def run(options: argparse.Namespace) -> None:
     summary = summarizeJumps(simulation)
     summary["ns per day"] = (simulation.currentStep - first) * timestep * 86.4 / (time.monotonic() - start)
     del simulation.reporters[:]  # closes their files
-    frames = loadFrames([out / names["trajectory"]], molecule, generator.atoms)
+    frames = loadFrames([out / names["trajectory"]], molecule, generator.atoms, options.temperature)
     if len(frames) >= 20:
         summary["populations"] = {name: vars(blockPopulation(state.contains(frames)))
                                   for name, state in findStates(options, molecule, generator).items()}
@@ -393,7 +393,7 @@ def evaluate(options: argparse.Namespace) -> None:
     out = prepareOutput(options, ["evaluate.json"])
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
-    frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:] if options.frames else None
+    frames = loadFrames(options.frames, molecule, generator.atoms, options.temperature)[options.discard:] if options.frames else None
     if frames is not None and len(frames) < FEWEST_SAMPLES:
         raise UserError(f"--frames holds {len(frames)} frames, but must hold at least {FEWEST_SAMPLES} (see --discard)")
     summary: dict[str, Any] = {"flow": str(options.flow)}
@@ -454,15 +454,14 @@ def freeEnergy(options: argparse.Namespace) -> None:
         return
     out = prepareOutput(options, ["free-energy.json"])
     if not options.frames:
-        raise UserError("give --frames: frames of the target in both regions, such as the trajectory of `openmm-flow "
-                        "run` or the data.npz of `train`")
+        raise UserError("give --frames: frames of the target that the flow was not trained on, such as the trajectory of `openmm-flow run`")
     molecule = loadMolecule(options)
     generator = loadGenerator(options, molecule)
     states = findStates(options, molecule, generator)
     if not options.absolute and len(states) != 2:
         raise UserError(f"there are {len(states)} regions, but must be two: --region A=TORSION:LOW:HIGH "
                         "B=TORSION:LOW:HIGH")
-    frames = loadFrames(options.frames, molecule, generator.atoms)[options.discard:]
+    frames = loadFrames(options.frames, molecule, generator.atoms, options.temperature)[options.discard:]
     evaluation = generator.evaluate(options.samples, states, seed=options.seed, progress=not options.quiet)
     summary: dict[str, Any] = {"flow samples": evaluation.asDict()}
     if options.absolute:
@@ -500,7 +499,7 @@ def betweenSystems(options: argparse.Namespace) -> None:
     frames, summary = [], {}
     for number, (side, molecule) in enumerate(zip("AB", molecules)):
         if options.frames:
-            frames.append(loadFrames([options.frames[number]], molecule, atoms)[options.discard:])
+            frames.append(loadFrames([options.frames[number]], molecule, atoms, options.temperature)[options.discard:])
             continue
         (out / side).mkdir(exist_ok=True)
         data = makeData(argparse.Namespace(**vars(options) | {"data": None}), molecule, atoms, out / side)
@@ -568,9 +567,6 @@ def loadGenerator(options: argparse.Namespace, molecule: Molecule) -> BoltzmannG
     trained = generator.flow.getTemperature()
     if trained and not np.isclose(trained, options.temperature):
         raise UserError(f"{options.flow} was trained for {trained:g} K, but --temperature is {options.temperature:g} K")
-    if generator.atoms and max(generator.atoms) >= molecule.system.getNumParticles():
-        raise UserError(f"{options.flow} describes atom {max(generator.atoms)}, but the system has "
-                        f"{molecule.system.getNumParticles()} particles")
     return generator
 
 

@@ -269,4 +269,5 @@ def _convertOne(option: Option, value: Any, source: str) -> Any:
             raise ValueError
         return option.kind(value)
     except (ValueError, TypeError):
-        raise UserError(f"{source} is {value!r}, but must be a {option.kind.__name__.lstrip('_')}") from None
+        name = option.kind.__name__.lstrip("_")
+        raise UserError(f"{source} is {value!r}, but must be {'' if ' or ' in name else 'a '}{name}") from None

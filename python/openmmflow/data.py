@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +75,25 @@ class TrainingData:
     cpuMinutes: float = 0.0
     steps: int = 0
 
+    @staticmethod
+    def fromFrames(positions: Any, temperature: Any, atoms: Sequence[int] | None = None) -> TrainingData:
+        """Frames of equal weight, such as those of a trajectory, without energies.
+
+        Parameters
+        ----------
+        positions : nm [frames, atoms, 3], of the canonical ensemble, in time order
+        temperature : K
+        atoms : the particles of the System that the frames hold; the first ones by default
+        """
+        x, kelvin = toNanometers(positions), float(inUnit(temperature, unit.kelvin))
+        if x.ndim != 3 or x.shape[2] != 3 or len(x) == 0:
+            raise ValueError(f"TrainingData.fromFrames: shape of positions is {x.shape}, but must be (frames, atoms, 3)")
+        count, atoms = len(x), list(range(x.shape[1]) if atoms is None else map(int, atoms))
+        if len(atoms) != x.shape[1]:
+            raise ValueError(f"TrainingData.fromFrames: number of atoms is {len(atoms)}, but must be that of the positions, {x.shape[1]}")
+        return TrainingData(x.astype(np.float32), np.full(count, -np.log(count)), np.full(count, np.nan), np.full(count, kelvin), kelvin,
+                            atoms)
+
     def getEffectiveSize(self) -> float:
         """Kish's effective number of frames."""
         return float(1 / np.sum(np.exp(2 * self.logWeights)))
@@ -95,18 +116,27 @@ class TrainingData:
     @staticmethod
     def load(file: str | Path) -> TrainingData:
         """Read what save() wrote."""
-        with np.load(file, allow_pickle=False) as saved:
-            names = TrainingData.__dataclass_fields__
-            if missing := [name for name in names if name not in saved]:
-                raise ValueError(f"{file} has no {', '.join(missing)}: it is not a file of training data")
-            values = {name: saved[name] for name in names}
+        names = TrainingData.__dataclass_fields__
+        try:
+            with np.load(file, allow_pickle=False) as saved:
+                missing = [name for name in names if name not in saved]
+                values = {name: saved[name] for name in names if name in saved}
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+            raise ValueError(f"{file} is damaged, or not a file of training data") from None
+        if missing:
+            raise ValueError(f"{file} has no {', '.join(missing)}: it is not a file of training data")
         return TrainingData(**values | {"temperature": float(values["temperature"]), "atoms": values["atoms"].tolist(),
                                         "cpuMinutes": float(values["cpuMinutes"]), "steps": int(values["steps"])})
 
 
-def geometricTemperatures(lowest: float, highest: float, count: int) -> list[float]:
+def toFrames(frames: Any) -> np.ndarray:
+    """float64 [frames, atoms, 3], nm: of TrainingData those that were drawn at its temperature."""
+    return frames.atTemperature() if isinstance(frames, TrainingData) else toNanometers(frames)
+
+
+def geometricTemperatures(lowest: Any, highest: Any, count: int) -> list[float]:
     """Temperatures (K) in geometric progression, both ends included."""
-    return np.geomspace(lowest, highest, count).tolist()
+    return np.geomspace(inUnit(lowest, unit.kelvin), inUnit(highest, unit.kelvin), count).tolist()
 
 
 def fastestPlatform(system: mm.System, positions: Any, candidates: Sequence[str] = ("Reference", "CPU")) -> str:

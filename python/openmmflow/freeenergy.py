@@ -118,14 +118,6 @@ class FreeEnergyDifference(Estimate):
     legA: BarEstimate
     legB: BarEstimate
 
-    @property
-    def overlapA(self) -> float:
-        return self.legA.overlap
-
-    @property
-    def overlapB(self) -> float:
-        return self.legB.overlap
-
     def verdict(self) -> str:
         """In words, whether to believe the number."""
         return f"A: {self.legA.verdict()}. B: {self.legB.verdict()}"
@@ -141,7 +133,7 @@ def differenceOfLegs(a: BarEstimate, b: BarEstimate) -> FreeEnergyDifference:
 
 def freeEnergyDifference(logWeightsFlow: Any, inA: Any, inB: Any, logWeightsA: Any,
                          logWeightsB: Any) -> FreeEnergyDifference:
-    """F_B - F_A by BAR through the latent state of a flow (DESIGN's F8).
+    """F_B - F_A by BAR through the latent state of a flow (F8 of THEORY.md).
 
     Each state is the target with u = infinity outside it. The works from the latent state to a state are -log w of the
     flow's samples inside it and +infinity for the others; the works back are log w of the target's samples inside it.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import openmmflow as api
 from .adaptive import Walkers, WalkerStatistics, addFrames
 from .analysis import Estimate, State, measure, summarize
-from .data import R, TrainingData, inUnit, temperedData, toNanometers, writeNpz
+from .data import R, TrainingData, inUnit, temperedData, toFrames, toNanometers, writeNpz
 from .diagnostics import Cost, Diagnosis, diagnose
 from .freeenergy import AbsoluteFreeEnergy, FreeEnergyDifference, absoluteFreeEnergy, describeMeasure, freeEnergyDifference
 
@@ -143,6 +143,10 @@ class BoltzmannGenerator:
         self.temperature = float(self.flow.getTemperature() if temperature is None
                                  else inUnit(temperature, unit.kelvin))
         self.atoms = list(self.flow.getAtoms())
+        api.checkFlow(self.flow, system, "BoltzmannGenerator")
+        if self.positions.shape != (system.getNumParticles(), 3):
+            raise ValueError(f"BoltzmannGenerator: shape of positions is {self.positions.shape}, but must be "
+                             f"{(system.getNumParticles(), 3)}")
         self._platform, self._numContexts = platform or "", numContexts
         self._potential: Any = None
 
@@ -222,8 +226,11 @@ class BoltzmannGenerator:
 
     def state(self, torsion: Sequence[int], low: float, high: float) -> State:
         """The configurations with the torsion of four particles of the System between two angles in degrees."""
+        if len(torsion) != 4:
+            raise ValueError(f"BoltzmannGenerator: number of particles of a torsion is {len(torsion)}, but must be 4")
         if missing := [atom for atom in torsion if atom not in self.atoms]:
             raise ValueError(f"BoltzmannGenerator: particles {missing} of a torsion are not among the flow's")
+        low, high = (float(inUnit(angle, unit.degree)) for angle in (low, high))
         return State(tuple(self.atoms.index(atom) for atom in torsion), low, high)
 
     def fit(self, data: TrainingData | None, *, iterations: int = 5000, batchSize: int = 256,
@@ -239,7 +246,7 @@ class BoltzmannGenerator:
         iterations, batchSize, learningRate : of Adam, whose learning rate falls to 0 as a cosine
         energyWeight : the weight of reverse KL, in [0, 1]; the likelihood's is what it lacks to 1. Near 1 it starves rare
             states; refine() does not
-        energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default
+        energyCut, dropFraction : see ReverseKLLoss; the cut is 100 above the data's mean by default, where they have energies
         gradientClip : largest norm of the gradient
         numThreads : for the networks, beside those of the energies; 0 leaves torch's setting alone
         seed : 0 chooses
@@ -265,7 +272,7 @@ class BoltzmannGenerator:
             settings.batchSize, settings.dropFraction = batchSize, dropFraction
             if energyCut is not None:
                 settings.energyCut = energyCut
-            elif data is not None:
+            elif data is not None and np.isfinite(data.energies).all():
                 settings.energyCut = 100 + np.exp(data.logWeights) @ data.energies / (R * self.temperature)
             energy = api.PathGradientLoss(self.potential, settings)
             trainer.addLoss(energy, energyWeight)
@@ -338,7 +345,7 @@ class BoltzmannGenerator:
         seed : 0 chooses
         folder : where each round leaves its data and its flow; the rounds that are there already are not repeated
         progress : whether to show progress bars
-        training : arguments of fit(), for each round
+        training : arguments of fit(), for each round, but for file: see folder
 
         Returns
         -------
@@ -347,6 +354,9 @@ class BoltzmannGenerator:
         if rounds < 1 or walkers < 1:
             raise ValueError(f"BoltzmannGenerator.fitAdaptively: rounds and walkers are {rounds} and {walkers}, but must be "
                              "at least 1")
+        if training.get("file") is not None:
+            raise ValueError(f"BoltzmannGenerator.fitAdaptively: file is {training['file']}, but must be none: rounds can't share a "
+                             "checkpoint; give a folder")
         seeds = np.random.default_rng(seed or None).integers(1, 2**31, size=(rounds + 1, 2 + walkers)).tolist()
         files = None if folder is None else _RoundFiles(folder)
         history = AdaptiveHistory(data)
@@ -465,12 +475,13 @@ class BoltzmannGenerator:
         Parameters
         ----------
         stateA, stateB : see state()
-        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order, some in each state
+        frames : nm [frames, atoms, 3], of equal weight, from the target ensemble, in time order, some in each state; or TrainingData,
+            of which those at the temperature
         numSamples : of the flow
         evaluation : samples of this flow to use in their place
         """
         evaluation = evaluation or self.evaluate(numSamples, seed=seed, progress=progress)
-        frames = np.asarray(frames)
+        frames = toFrames(frames)
         parts = {}
         for name, state in (("A", stateA), ("B", stateB)):
             inside = frames[state.contains(frames)]
@@ -496,7 +507,7 @@ class BoltzmannGenerator:
         numSamples, evaluation : see freeEnergy()
         """
         evaluation = evaluation or self.evaluate(numSamples, seed=seed, progress=progress)
-        return absoluteFreeEnergy(evaluation.logWeights, self.logWeights(np.asarray(frames)), describeMeasure(self.flow))
+        return absoluteFreeEnergy(evaluation.logWeights, self.logWeights(toFrames(frames)), describeMeasure(self.flow))
 
     def integrator(self, friction: Any, stepSize: Any, *, jumpInterval: int = 100, trialsPerJump: int = 1,
                    seed: int = 0) -> Any:
@@ -526,7 +537,7 @@ class BoltzmannGenerator:
 
 def _toTensor(positions: Any) -> torch.Tensor:
     """nm [frames, atoms, 3] -> float64 [frames, 3 atoms]."""
-    x = torch.as_tensor(np.asarray(positions), dtype=torch.float64)
+    x = torch.as_tensor(toNanometers(positions))
     return x.reshape(len(x), -1)
 
 

@@ -16,8 +16,10 @@ from openmm import app, unit
 
 from .config import UserError
 from .data import TrainingData, toNanometers
-from .generator import findSolute
+from .generator import SOLVENT, findSolute
 from .peptides import CappedPeptide
+
+UNKNOWN = "MOL"  # the residue of a Topology that only a System is known of
 
 
 @dataclass
@@ -62,6 +64,8 @@ def loadMolecule(options: argparse.Namespace) -> Molecule:
 def _fromPdb(options: argparse.Namespace) -> Molecule:
     pdb = app.PDBFile(str(options.pdb))
     periodic = pdb.topology.getPeriodicBoxVectors() is not None
+    if periodic and options.cutoff is None and any(residue.name in SOLVENT for residue in pdb.topology.residues()):
+        raise UserError(f"{options.pdb} has solvent in a periodic box: give --cutoff (nm)")
     settings: dict[str, Any] = {"nonbondedMethod": app.NoCutoff}
     if options.cutoff is not None:
         method = app.PME if periodic else app.CutoffNonPeriodic
@@ -88,9 +92,9 @@ def readXml(file: Path, kind: str) -> Any:
 
 
 def makeTopology(system: mm.System) -> app.Topology:
-    """A Topology of one residue, elements by mass, bonds from the System."""
+    """A Topology of one residue, elements by mass, bonds from the System, of which water has to be told from a molecule by hand."""
     topology = app.Topology()
-    residue = topology.addResidue("MOL", topology.addChain())
+    residue = topology.addResidue(UNKNOWN, topology.addChain())
     for index in range(system.getNumParticles()):
         mass = system.getParticleMass(index)
         element = app.Element.getByMass(mass) if mass > 0 * unit.dalton else None
@@ -111,6 +115,8 @@ def parseAtoms(text: str | None, molecule: Molecule) -> list[int]:
     """Atom numbers from "0-21,30"; all but water, ions and virtual sites when there is no text."""
     if text is None:
         atoms = findSolute(molecule.topology, molecule.system)
+        if next(molecule.topology.residues()).name == UNKNOWN and molecule.system.usesPeriodicBoundaryConditions():
+            raise UserError("--system does not say which atoms are solvent: give --atoms, or --pdb with the names of the residues")
     else:
         try:
             ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
@@ -123,9 +129,9 @@ def parseAtoms(text: str | None, molecule: Molecule) -> list[int]:
     return atoms
 
 
-def loadFrames(files: Sequence[Path], molecule: Molecule, atoms: list[int]) -> np.ndarray:
-    """Frames of some atoms, one file after the other, nm [frames, atoms, 3]: trajectories, or .npz of training data,
-    of which those at the temperature itself are taken."""
+def loadFrames(files: Sequence[Path], molecule: Molecule, atoms: list[int], temperature: float) -> np.ndarray:
+    """Frames of some atoms, one file after the other, nm [frames, atoms, 3]: trajectories, or .npz of training data for the
+    temperature, of which those at the temperature itself are taken."""
     import mdtraj
 
     parts = []
@@ -136,6 +142,8 @@ def loadFrames(files: Sequence[Path], molecule: Molecule, atoms: list[int]) -> n
             data = TrainingData.load(file)
             if data.atoms != atoms:
                 raise UserError(f"{file} holds other atoms than the flow")
+            if not np.isclose(data.temperature, temperature):
+                raise UserError(f"{file} is for {data.temperature:g} K, but --temperature is {temperature:g} K")
             parts.append(data.atTemperature())
             continue
         try:

@@ -67,6 +67,9 @@ def hmcChain(potential: Any, start: Any, numSamples: int, *, numSteps: int = 10,
     kernel = api.HamiltonianKernel(api.HamiltonianKernelOptions(stepSize=stepSize, numSteps=numSteps,
                                                                 targetAcceptance=targetAcceptance))
     state = path.evaluate(torch.as_tensor(start, dtype=torch.float64), 1.0, api.Gradient.Compute)
+    if not torch.isfinite(state.logDensity).all():
+        walker = int(torch.nonzero(~torch.isfinite(state.logDensity))[0, 0])
+        raise ValueError(f"hmcChain: u at the start of walker {walker} is {-float(state.logDensity[walker])}, but must be finite")
     for _ in range(equilibration):
         kernel.move(path, 0, 1.0, state, random)
     stepSize = kernel.getStepSize(0)

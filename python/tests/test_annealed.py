@@ -252,6 +252,8 @@ def testProtocols():
         of.alchemicalProtocol(2, 1, 1, 0.001, lastSterics=1.0)
     with pytest.raises(ValueError, match="lastElectrostatics is 0.5, but must be 0 where sterics fade"):
         of.alchemicalProtocol(2, 1, 1, 0.001, lastElectrostatics=0.5)
+    with pytest.raises(ValueError, match="lastSterics is 0.5, but must be 0 where stericStages are"):
+        of.alchemicalProtocol(2, 0, 1, 0.001, lastSterics=0.5)
     with pytest.raises(ValueError, match="factor is 1, but must be above 1"):
         of.heatingProtocol(2, 1, 0.001, 1)
     with pytest.raises(ValueError, match="number is 0, but must be at least 1"):
@@ -322,6 +324,8 @@ def testTheTorsionBiasComesAsChargesGo():
     warmer.temperature = 310.0
     with pytest.raises(ValueError, match="temperatures are 300.0 and 310.0, but must be the same"):
         of.torsionBias([[0, 1, 2, 3]], data, warmer)
+    with pytest.raises(ValueError, match="a torsion is of particle 4, but must be of those of the frames"):
+        of.torsionBias([[1, 2, 3, 4]], data, data)
     with pytest.raises(ValueError, match="number of torsions is 3, but must be 1 or 2"):
         of.torsionBias([[0, 1, 2, 3]] * 3, data, data)
 

@@ -6,6 +6,7 @@ import openmm as mm
 import openmmflow as of
 import pytest
 import torch
+from openmm import unit
 from openmmflow import BoltzmannGenerator
 from openmmflow.bridge import SystemBridge, freeEnergyBetweenSystems, freeEnergyThroughLatent
 from openmmflow.data import R, TrainingData
@@ -144,6 +145,35 @@ def testOfAnOverfittedMapTheBestOneIsKept(chart):
     assert loss.validate(large.flow) == pytest.approx(min(history.validation), abs=1e-9)
 
 
+def testMapsOfDifferentQualityArePooledInEqualParts(chart, monkeypatch):
+    """The first half of A's run relaxes 25 times more slowly; the first map is good, the second is the identity."""
+    random = np.random.default_rng(21)
+    start, far = Chain(2e4, LENGTH, 100.0, {1: 2.0}), Chain(2e4, LENGTH, 100.0, {1: -2.0, 3: 1.5})
+    a, b = start.sample(3000, random, chart), far.sample(3000, random, chart)
+    a[:1500] = np.repeat(a[:60], 25, axis=0)
+    fit = SystemBridge.fit
+    monkeypatch.setattr(SystemBridge, "fit", lambda self, *args, seed, **rest:
+                        fit(self, *args, seed=seed, **rest | ({"iterations": 1, "learningRate": 1e-9} if seed == 5 else {})))
+    found = freeEnergyBetweenSystems(start.makeSystem(), far.makeSystem(), a, b, T, iterations=300, learningRate=2e-2, seed=4,
+                                     progress=False, **SMALL | {"hiddenSizes": [32]})
+    assert found.value == pytest.approx(far.freeEnergy() - start.freeEnergy(), abs=4 * found.standardError)
+    assert found.numForward == pytest.approx(2 * 60, abs=30)
+
+
+def testTheBestMapOfAnInterruptedTrainingIsKept(chart, tmp_path):
+    random = np.random.default_rng(14)
+    frames = A.sample(40, random, chart), B.sample(40, random, chart)
+    parameters = []
+    for _ in range(2):  # the second one finds a training that is done
+        bridge = SystemBridge(A.makeSystem(), B.makeSystem(), START, T, frames, seed=2, hiddenSizes=[64], platform="Reference",
+                              numContexts=1)
+        history = bridge.fit(*frames, iterations=100, batchSize=40, learningRate=2e-2, validationFraction=0.5, seed=3,
+                             file=tmp_path / "map", progress=False)
+        assert history.validation[-1] > min(history.validation)
+        parameters.append({name: tensor.detach().clone() for name, tensor in bridge.flow.getParameters().items()})
+    assert all(torch.equal(tensor, parameters[1][name]) for name, tensor in parameters[0].items())
+
+
 def testFramesMayBeTrainingData(chart):
     random = np.random.default_rng(10)
     data = [TrainingData(np.concatenate([chain.sample(300, random, chart)] * 2).astype(np.float32), np.zeros(600), np.zeros(600),
@@ -201,8 +231,11 @@ def testWhatDoesNotFitIsRefused(bridge, chart):
         freeEnergyBetweenSystems(A.makeSystem(), B.makeSystem(), frames, frames, T, folds=1)
     with pytest.raises(ValueError, match="give positions of all particles where atoms are some"):
         freeEnergyBetweenSystems(A.makeSystem(), B.makeSystem(), frames, frames, T, atoms=[0, 1, 2])
-    with pytest.raises(ValueError, match="no frame is inside the chart's domain"):
-        bridge.works(np.full((3, 4, 3), np.nan), frames)
+    with pytest.raises(ValueError, match="number of frames outside the chart's domain is 1 of 20, but must be at most one in a thou"):
+        bridge.works(np.concatenate([frames[:19], np.full((1, 4, 3), np.nan)]), frames)
+    data = TrainingData(frames, np.zeros(20), np.zeros(20), np.full(20, 310.0), 310.0, [0, 1, 2, 3])
+    with pytest.raises(ValueError, match="temperature of the TrainingData is 310.0, but must be 300.0"):
+        freeEnergyBetweenSystems(A.makeSystem(), B.makeSystem(), frames, data, T * unit.kelvin, iterations=0, **SMALL)
     apart = Chain(8000.0, 0.6, 60.0, {1: 2.0})
     with pytest.raises(mm.OpenMMException, match="no overlap"):
         freeEnergyBetweenSystems(A.makeSystem(), apart.makeSystem(), frames, frames + 0.1, T, iterations=0, **SMALL)

@@ -76,7 +76,7 @@ def testRecipesAreReadWholeAndSayWhatTheyAre(recipe):
     ("layers: [2]", "layers is [2], but must be a positive integer"),
     ("temperature: -3", "temperature is -3, but must be a positive number"),
     ("quiet: 1", "quiet is 1, but must be true or false"),
-    ("constraints: AllBonds", "constraints is 'AllBonds', but must be a none or HBonds"),
+    ("constraints: AllBonds", "constraints is 'AllBonds', but must be none or HBonds"),
     ("- layers", "must hold lines of the form name: value"),
     ("layers: [", "not valid YAML")])
 def testWrongConfigurationFilesAreNamed(tmp_path, line, message):

@@ -67,6 +67,7 @@ TEST(ChainEstimates, RejectionTimeIsItsDefinition) {
         sum += same / static_cast<double>(states.size());
     }
     EXPECT_NEAR(rejectionAutocorrelationTime(states).value, sum, 1e-9);
+    expectMessage([] { independenceAutocorrelationTime({0, -800, -900}); }, "number of weights above zero is 1");
     expectMessage([] { rejectionAutocorrelationTime({1}); }, "number of states is 1");
 }
 

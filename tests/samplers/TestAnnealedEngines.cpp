@@ -34,6 +34,16 @@ struct LatticeProblem {
     double logRatio = 18.00726685 - 16 * .578277976857;
 };
 
+/** A spring of which half is forbidden. */
+struct Wall : Spring {
+    Wall() : Spring(2, 1.0) {}
+    EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
+        EnergyResult result = Spring::evaluate(x, gradient);
+        result.u = result.u.masked_fill(x.select(1, 0) < 0, INFINITY);
+        return result;
+    }
+};
+
 Problem doubleWellProblem() {
     return {std::make_shared<Spring>(2, 0.25), makeA1(), logZA1};
 }
@@ -358,6 +368,18 @@ TEST(StochasticFlow, WeightsAreExactWhateverTheBlocks) {
     EXPECT_GT(std::abs(wrong.logZRatio - problem.logRatio()), 5 * wrong.logZRatioError);
 }
 
+// Walkers that have no density at a stage stay where they are, and a transform may bring them back.
+TEST(StochasticFlow, ForgetsNoWalkerThatAStageForbids) {
+    const auto start = std::make_shared<Spring>(2, 1.0);
+    StochasticFlow flow(std::make_shared<PotentialPath>(start, std::make_shared<Wall>()));
+    flow.addMoves(std::make_shared<RandomWalkKernel>(RandomWalkKernel::Options{0.5, 1, 0}), 0.5);
+    flow.addTransform(std::make_shared<Scaling>(std::vector{1.5, 0.0}, std::vector{1.0, 1.0}));
+    Random random(5);
+    const AnnealedResult result = flow.run(start->sample(50000, random), random);
+    EXPECT_NEAR(result.logZRatio, std::log(0.5), 4 * result.logZRatioError);
+    EXPECT_LT(result.logZRatioError, 0.03);
+}
+
 TEST(StochasticFlow, OfMovesAloneIsAnnealedImportanceSamplingAndOfTransformsAloneAFlow) {
     const Problem problem = doubleWellProblem();
     const auto lambdas = powerLambdas(4, 1);
@@ -408,18 +430,18 @@ TEST(AnnealedEngines, ErrorsAreCalibrated) {
 }
 
 // Groups whose estimates are log-normal: one walker each, weighed once, with a shift of a Gaussian that makes ln w
-// normal with a standard deviation of 1 to 3. A mean of so few is skew, so that its mean is not zero; the error by the
-// scatter of the weights would be 1.3 to 2.9 times too small.
+// normal. A mean of so few is skew, so that the mean of z is not zero: what counts is the root mean square, which would
+// be 1.4, 4 and 43 by the scatter of the weights.
 TEST(AnnealedEngines, GroupsThatScatterWidelyHaveAnErrorToMatch) {
-    for (const double deviation : {1.0, 1.5, 3.0}) {
+    for (const double deviation : {1.0, 3.0, 10.0}) {
         const auto start = std::make_shared<Spring>(2, 1.0);
         const auto end = std::make_shared<Spring>(2, 1.0, deviation / std::sqrt(2));
         const auto path = std::make_shared<PotentialPath>(start, end);
         SequentialSampler sampler(path, hamiltonian(0.1, 1), {0, 1}, {0, 20, 0.9, 1000});
-        const auto run = [&](Random& random) { return sampler.run(start->sample(20, random), random); };
-        const Scores scores = scoreSeeds(400, 0, run);
-        EXPECT_LT(scores.sd, 1.15) << deviation;
-        EXPECT_LT(std::abs(scores.mean), .6) << deviation;
+        const Scores scores =
+            scoreSeeds(400, 0, [&](Random& random) { return sampler.run(start->sample(20, random), random); });
+        EXPECT_LT(std::hypot(scores.mean, scores.sd), 1.35) << deviation;
+        EXPECT_GT(std::hypot(scores.mean, scores.sd), .9) << deviation;
     }
 }
 
@@ -475,14 +497,6 @@ TEST(SlowAnnealedEngines, AgreeOnManyWells) {
 }
 
 TEST(AnnealedEngines, WalkersOutsideTheTargetHaveNoWeight) {
-    struct Wall : Spring {
-        Wall() : Spring(2, 1.0) {}
-        EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
-            EnergyResult result = Spring::evaluate(x, gradient);
-            result.u = result.u.masked_fill(x.select(1, 0) < 0, INFINITY);
-            return result;
-        }
-    };
     const Problem problem{std::make_shared<Spring>(2, 1.0), std::make_shared<Wall>(), 0};
     Random random(13);
     const AnnealedResult smc = SequentialSampler(problem.path(), hamiltonian(0.5, 2), powerLambdas(3, 1), {})
@@ -494,6 +508,7 @@ TEST(AnnealedEngines, WalkersOutsideTheTargetHaveNoWeight) {
         SequentialSampler(problem.path(), hamiltonian(0.5, 2), powerLambdas(3, 1), {0.5, 2000, 0.9, 10})
             .run(problem.start->sample(2000, random), random);
     EXPECT_NEAR(single.logZRatio, std::log(0.5), 4 * single.logZRatioError);
+    EXPECT_LT(single.logZRatioError, 0.03); // 1/sqrt(2000), by the part that has weight
     const Tensor left = -problem.start->sample(20, random).abs();
     const AnnealedResult none = AnnealedSampler(problem.path(), hamiltonian(0.5, 2), {0, 1}).run(left, random);
     EXPECT_EQ(none.logZRatio, -INFINITY);

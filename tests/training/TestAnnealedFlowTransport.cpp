@@ -69,7 +69,10 @@ TEST(AnnealedFlowTransport, GoesOnFromACheckpointAsIfItHadNotStopped) {
     const auto make = [](int size = 2, int numLayers = 2) {
         const auto path = std::make_shared<PotentialPath>(std::make_shared<Spring>(size, 1.0),
                                                           std::make_shared<Spring>(size, 9.0, 0.7));
-        const auto sampler = std::make_shared<SequentialSampler>(path, makeKernel(), powerLambdas(numLayers, 1),
+        // Of two kernels, the second of which adapts its step sizes.
+        const auto kernel = std::make_shared<KernelSequence>(std::vector<std::shared_ptr<AnnealedKernel>>{
+            makeKernel(), std::make_shared<RandomWalkKernel>(RandomWalkKernel::Options{})});
+        const auto sampler = std::make_shared<SequentialSampler>(path, kernel, powerLambdas(numLayers, 1),
                                                                  SequentialSampler::Options{0.5, 5, 0.9, 100});
         std::vector<std::shared_ptr<Transform>> layers(numLayers);
         for (auto& layer : layers)

@@ -42,7 +42,7 @@ enum class MiddleJump {
 };
 
 /**
- * The stages of an annealed jump of FlowLangevinIntegrator (F7; Nilmeier, Crooks, Minh and Chodera, PNAS 108, E1009,
+ * The stages of an annealed jump of FlowLangevinIntegrator, a nonequilibrium candidate Monte Carlo (NCMC) move (F7; Nilmeier, Crooks, Minh and Chodera, PNAS 108, E1009,
  * 2011): Context parameters that go from stage 0, with whose values the simulation runs, to stage K, where the flow
  * fits better, and after the flow's jump back through the same stages.
  *

@@ -41,10 +41,10 @@ WeightStatistic OpenMMFlow::independenceAutocorrelationTime(const vector<double>
     (void)logMeanWeight(logWeights); // checks them
     vector<double> weights = logWeights;
     std::sort(weights.begin(), weights.end());
-    require(std::isfinite(weights[weights.size() - 2]), where, "number of weights above zero", 1, "at least 2");
     const double largest = weights.back(), count = static_cast<double>(weights.size());
     for (double& w : weights)
         w = std::exp(w - largest);
+    require(weights[weights.size() - 2] > 0, where, "number of weights above zero", 1, "at least 2");
     vector<double> a, b; // w^2/h and (w/h)^2; 0 where w is
     double before = 0, sumA = 0, sumB = 0;
     for (std::size_t i = 0; i < weights.size(); i++) {

@@ -317,7 +317,7 @@ std::string FlowFile::toBytes() const {
     const auto order = arrange(stored);
     const std::string header = writeHeader(stored, metadata);
     const std::uint64_t length = header.size();
-    require(length <= largestHeader, writing, "the header's length", length, "at most 100 MB");
+    require(length <= largestHeader, writing, "the header's length", length, "at most 100 MB: it is not a flow");
     std::string bytes(reinterpret_cast<const char*>(&length), lengthSize);
     bytes += header;
     for (const Stored* entry : order)

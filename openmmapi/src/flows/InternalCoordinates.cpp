@@ -278,3 +278,18 @@ std::shared_ptr<InternalCoordinates> InternalCoordinates::fromArchitecture(const
         throw OpenMM::OpenMMException(std::string(where) + ": the description is not valid: " + e.what());
     }
 }
+
+std::vector<HeldDistance> InternalCoordinates::getHeldDistances() const {
+    const std::vector<double>& length = getConstrainedLength();
+    const std::vector<int>& frame = getFrame();
+    std::vector<HeldDistance> held;
+    const auto add = [&](int atom, int partner) {
+        if (length[atom] > 0)
+            held.push_back({atom, partner, length[atom]});
+    };
+    add(frame[1], frame[0]);
+    add(frame[2], frame[0]);
+    for (const ZMatrixRow& row : getRows())
+        add(row.atom, row.bond);
+    return held;
+}

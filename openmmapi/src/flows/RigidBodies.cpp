@@ -188,3 +188,13 @@ std::shared_ptr<RigidBodies> RigidBodies::fromArchitecture(const nlohmann::json&
         at::tensor(architecture.at("reference").get<std::vector<double>>(), at::kDouble),
         architecture.at("bodies").get<std::vector<std::vector<int>>>(), architecture.at("tolerance").get<double>());
 }
+
+// All distances within each body.
+std::vector<HeldDistance> RigidBodies::getHeldDistances() const {
+    std::vector<HeldDistance> held;
+    for (const auto& body : bodies)
+        for (std::size_t i = 0; i < body.size(); i++)
+            for (std::size_t j = 0; j < i; j++)
+                held.push_back({body[i], body[j], (reference[body[i]] - reference[body[j]]).norm().item<double>()});
+    return held;
+}

@@ -39,6 +39,21 @@ void StepSizes::setAll(std::vector<double> newValues) {
     values = std::move(newValues);
 }
 
+void AnnealedKernel::setState(const NamedTensors& state) {
+    require(state.empty(), "AnnealedKernel::setState", "number of tensors", state.size(), "0 for this kernel");
+}
+
+NamedTensors SteppedKernel::getState() const {
+    return {{"stepSizes", at::tensor(steps.getAll(), at::kDouble)}};
+}
+
+void SteppedKernel::setState(const NamedTensors& state) {
+    const bool known = state.size() == 1 && state[0].first == "stepSizes" && state[0].second.dim() == 1 &&
+                       state[0].second.scalar_type() == at::kDouble;
+    require(known, "SteppedKernel::setState", "state", "another", "step sizes");
+    steps.setAll(toVector(state[0].second));
+}
+
 double SteppedKernel::finish(int stage, std::int64_t numAccepted, std::int64_t numProposed) {
     const double acceptance = static_cast<double>(numAccepted) / static_cast<double>(numProposed);
     steps.adapt(stage, acceptance);
@@ -75,6 +90,41 @@ void KernelSequence::setAdaptive(bool adaptive) {
 void KernelSequence::suspendAdaptation(bool suspended) {
     for (const auto& kernel : kernels)
         kernel->suspendAdaptation(suspended);
+}
+
+static std::string kernelPrefix(std::size_t index) {
+    return std::to_string(index) + ".";
+}
+
+NamedTensors KernelSequence::getState() const {
+    NamedTensors all;
+    for (std::size_t i = 0; i < kernels.size(); i++)
+        for (const auto& [name, tensor] : kernels[i]->getState())
+            all.emplace_back(kernelPrefix(i) + name, tensor);
+    return all;
+}
+
+void KernelSequence::setState(const NamedTensors& state) {
+    std::vector<NamedTensors> parts(kernels.size()), before;
+    std::size_t used = 0;
+    for (std::size_t i = 0; i < kernels.size(); i++) {
+        const std::string prefix = kernelPrefix(i);
+        for (const auto& [name, tensor] : state)
+            if (name.rfind(prefix, 0) == 0)
+                parts[i].emplace_back(name.substr(prefix.size()), tensor);
+        used += parts[i].size();
+        before.push_back(kernels[i]->getState());
+    }
+    require(used == state.size(), "KernelSequence::setState", "number of kernels", "larger",
+            std::to_string(kernels.size()));
+    try {
+        for (std::size_t i = 0; i < kernels.size(); i++)
+            kernels[i]->setState(parts[i]);
+    } catch (...) {
+        for (std::size_t i = 0; i < kernels.size(); i++)
+            kernels[i]->setState(before[i]);
+        throw;
+    }
 }
 
 RandomWalkKernel::RandomWalkKernel(const Options& newOptions)

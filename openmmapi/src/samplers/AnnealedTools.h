@@ -48,17 +48,21 @@ inline void estimateLogZ(AnnealedResult& result, const at::Tensor& logEstimates)
 
 /**
  * The same of groups of walkers. Where these scatter by more than their size, the few largest make the mean, and the
- * scatter of so few says little. Their logarithms, sums over the stages, are close to normal: with a variance s^2 of
- * these, an estimate has the relative variance exp(s^2) - 1. The error is the larger of both.
+ * scatter of so few says little. Logarithms of the estimates, sums over the stages, are close to normal, with mean m
+ * and variance s^2: then m + s^2/2 is the log mean as well, with an error of its own, and what it differs by is an
+ * error of the log mean, too. The error is the larger of both.
  */
 inline void estimateLogZOfGroups(AnnealedResult& result, const at::Tensor& logEstimates) {
     estimateLogZ(result, logEstimates);
     const at::Tensor finite = logEstimates.masked_select(logEstimates.isfinite());
-    if (finite.numel() > 1) {
-        const double logVariance = finite.var().item<double>();
-        const double logNormalError = std::sqrt(std::expm1(logVariance) / static_cast<double>(logEstimates.numel()));
-        result.logZRatioError = std::max(result.logZRatioError, logNormalError);
-    }
+    if (finite.numel() < 2)
+        return;
+    const auto count = static_cast<double>(finite.numel());
+    const double left = count / static_cast<double>(logEstimates.numel()); // the others are zero
+    const double variance = finite.var().item<double>();
+    const double cumulants = std::log(left) + finite.mean().item<double>() + 0.5 * variance;
+    const double error = std::sqrt((1 - left + variance) / count + 0.5 * variance * variance / (count - 1));
+    result.logZRatioError = std::max(result.logZRatioError, std::hypot(error, cumulants - result.logZRatio));
 }
 
 } // namespace OpenMMFlow

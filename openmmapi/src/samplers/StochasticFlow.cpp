@@ -50,11 +50,12 @@ AnnealedResult StochasticFlow::run(const Tensor& start, Random& random) {
             state.momentum = momentum;
         }
         state = path->atLambda(state, lambda, kernel->getGradient());
-        logWeight = logWeight + state.logDensity;
+        const Tensor before = state.logDensity;
         double acceptance = 0;
         for (int j = 0; j < numMoves; j++)
             acceptance += kernel->move(*path, static_cast<int>(i), lambda, state, random) / numMoves;
-        logWeight = logWeight - state.logDensity;
+        // A walker without density at the stage has not moved.
+        logWeight = logWeight + at::where(before.isfinite(), before - state.logDensity, 0.0);
         result.acceptance.push_back(acceptance);
     }
     state = state.logDensity.defined() ? path->atLambda(state, 1.0) : path->evaluate(state.x, 1.0);

@@ -92,6 +92,8 @@ TransportProgress AnnealedFlowTransport::train(std::int64_t iterations) {
     return progress;
 }
 
+static const char* const kernelPrefix = "kernel.";
+
 static std::string layerPrefix(std::size_t index) {
     return "layer" + std::to_string(index + 1) + ".";
 }
@@ -101,6 +103,7 @@ void AnnealedFlowTransport::saveCheckpoint(const std::string& path) const {
     for (std::size_t k = 0; k < layers.size(); k++)
         if (optimizers[k] != nullptr)
             checkpoint.add(layerPrefix(k), layers[k]->getParameters(), *optimizers[k]);
+    checkpoint.add(kernelPrefix, sampler->getKernel()->getState());
     checkpoint.values = {{"iteration", progress.iteration}, {"layers", layers.size()}, {"skipped", progress.skipped}};
     checkpoint.setRandom(random);
     checkpoint.write(path);
@@ -119,6 +122,7 @@ void AnnealedFlowTransport::loadCheckpoint(const std::string& path) {
     restored.iteration = checkpoint.getInteger("iteration");
     restored.skipped = checkpoint.getInteger("skipped");
     const Random::State state = checkpoint.getRandom();
+    sampler->getKernel()->setState(checkpoint.find(kernelPrefix));
     checkpoint.restore();
     random.setState(state);
     progress = restored;

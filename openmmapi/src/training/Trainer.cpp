@@ -125,8 +125,17 @@ void Trainer::loadCheckpoint(const std::string& path) {
     restored.iteration = checkpoint.getInteger("iteration");
     restored.skipped = checkpoint.getInteger("skipped");
     const Random::State state = checkpoint.getRandom();
-    for (std::size_t i = 0; i < losses.size(); i++)
-        losses[i].first->setState(checkpoint.find(lossPrefix(i)));
+    std::vector<NamedTensors> before;
+    for (const auto& [loss, weight] : losses)
+        before.push_back(loss->getState());
+    try {
+        for (std::size_t i = 0; i < losses.size(); i++)
+            losses[i].first->setState(checkpoint.find(lossPrefix(i)));
+    } catch (...) {
+        for (std::size_t i = 0; i < losses.size(); i++)
+            losses[i].first->setState(before[i]);
+        throw;
+    }
     checkpoint.restore();
     random.setState(state);
     progress = restored;

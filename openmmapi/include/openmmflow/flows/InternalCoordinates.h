@@ -89,6 +89,7 @@ public:
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
     [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "InternalCoordinates"; }
+    [[nodiscard]] std::vector<HeldDistance> getHeldDistances() const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] std::vector<at::Tensor> getConstants() const override {
         return {tables.rows, tables.indices, tables.lengths};

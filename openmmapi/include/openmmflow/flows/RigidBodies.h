@@ -58,6 +58,7 @@ public:
     [[nodiscard]] TransformResult forward(const at::Tensor& z) const override;
     [[nodiscard]] TransformResult inverse(const at::Tensor& x) const override;
     [[nodiscard]] std::string getTypeName() const override { return "RigidBodies"; }
+    [[nodiscard]] std::vector<HeldDistance> getHeldDistances() const override;
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] std::vector<at::Tensor> getConstants() const override {
         return {reference, bound, bodyOf, free, local, centers, triples, frames};

@@ -19,6 +19,10 @@ public:
     [[nodiscard]] PulledResult inverseWithPullBack(const at::Tensor& x) const override;
     [[nodiscard]] bool isConstantLogDet() const override;
     [[nodiscard]] std::string getTypeName() const override { return "Sequence"; }
+    /** Those of the last transform. */
+    [[nodiscard]] std::vector<HeldDistance> getHeldDistances() const override {
+        return transforms.back()->getHeldDistances();
+    }
     [[nodiscard]] nlohmann::json getArchitecture() const override;
     [[nodiscard]] NamedTensors getParameters() const override;
     [[nodiscard]] NamedTensors getBuffers() const override;

@@ -35,6 +35,12 @@ struct PulledResult {
     std::function<at::Tensor(const at::Tensor& onValue)> pullBack;
 };
 
+/** Two atoms, by their numbers in a chart, and the distance at which it holds them, nm. */
+struct HeldDistance {
+    int first, second;
+    double length;
+};
+
 /**
  * An invertible map between latent variables z and configurations x.
  *
@@ -69,6 +75,8 @@ public:
     [[nodiscard]] virtual bool isConstantLogDet() const { return false; }
     /** The name under which create() knows this class. */
     [[nodiscard]] virtual std::string getTypeName() const = 0;
+    /** For charts: the distances that no latent variable changes, as those of a System's constraints. */
+    [[nodiscard]] virtual std::vector<HeldDistance> getHeldDistances() const { return {}; }
     /** What create() needs besides tensors. Throws if this transform can't be saved. */
     [[nodiscard]] virtual nlohmann::json getArchitecture() const = 0;
     /** The trainable tensors. */

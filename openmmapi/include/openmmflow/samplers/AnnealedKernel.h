@@ -24,6 +24,10 @@ public:
     virtual void setAdaptive(bool adaptive) {}
     /** The same for engines, whatever the user has set. */
     virtual void suspendAdaptation(bool suspended) {}
+    /** What adaptation has come to, for a checkpoint. */
+    [[nodiscard]] virtual NamedTensors getState() const { return {}; }
+    /** Throws, and changes nothing, where the state is another kernel's. */
+    virtual void setState(const NamedTensors& state);
 };
 
 /** Step sizes by stage, which follow the acceptance. */
@@ -67,6 +71,8 @@ public:
     /** The step sizes of the stages that have been moved so far, as adapted. */
     [[nodiscard]] const std::vector<double>& getStepSizes() const { return steps.getAll(); }
     void setStepSizes(std::vector<double> values) { steps.setAll(std::move(values)); }
+    [[nodiscard]] NamedTensors getState() const override;
+    void setState(const NamedTensors& state) override;
     void setAdaptive(bool adaptive) override { steps.setAdaptive(adaptive); }
     void suspendAdaptation(bool suspended) override { steps.suspend(suspended); }
 
@@ -87,6 +93,8 @@ public:
     [[nodiscard]] Gradient getGradient() const override;
     void setAdaptive(bool adaptive) override;
     void suspendAdaptation(bool suspended) override;
+    [[nodiscard]] NamedTensors getState() const override;
+    void setState(const NamedTensors& state) override;
     /** The acceptance of each kernel in the latest call. */
     [[nodiscard]] const std::vector<double>& getAcceptances() const { return acceptances; }
 

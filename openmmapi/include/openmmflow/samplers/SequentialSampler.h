@@ -19,15 +19,16 @@ namespace OpenMMFlow {
  *
  * The walkers form groups that resample among themselves and are independent of each other: each group's mean weight
  * is an unbiased estimate of Z_1/Z_0, and the error of ln(Z_1/Z_0) comes from the scatter of these, or from that of
- * their logarithms, taken as normal, where it is larger: few groups that differ by orders of magnitude have an error
- * to match. It knows nothing of modes that all groups have lost.
+ * their logarithms, taken as normal, where it is larger: groups that differ by orders of magnitude have an error to
+ * match. Of fewer than some 20 groups it is too small, and it knows nothing of modes that all groups have lost.
  *
  * With layers, one transform T_k for each stage, walkers are transported before they are weighed (annealed flow
  * transport; Arbel, Matthews and Doucet, ICML 2021; Matthews et al., ICML 2022):
  *
  *     x' = T_k(x),   log w += log pi_k(x') + logDet_k(x) - log pi_{k-1}(x)
  *
- * which is exact for any layers. AnnealedFlowTransport trains them.
+ * which is exact for any layers that reach all of pi_k: with walls, or other places without density, T_k has to take
+ * the support of pi_{k-1} to one that holds that of pi_k. AnnealedFlowTransport trains them.
  */
 class OPENMMFLOW_EXPORT SequentialSampler {
 public:
@@ -51,6 +52,7 @@ public:
     void setLayers(std::vector<std::shared_ptr<Transform>> layers);
     [[nodiscard]] const std::vector<std::shared_ptr<Transform>>& getLayers() const { return layers; }
     [[nodiscard]] const std::shared_ptr<AnnealedPath>& getPath() const { return path; }
+    [[nodiscard]] const std::shared_ptr<AnnealedKernel>& getKernel() const { return kernel; }
     [[nodiscard]] const std::vector<double>& getLambdas() const { return lambdas; }
     [[nodiscard]] int getNumGroups() const { return options.numGroups; }
     /** @param start  independent samples of pi_0, [batch, size] */

@@ -16,8 +16,9 @@ namespace OpenMMFlow {
  *                 log pi_k(before) - log pi_k(after)          moves that keep pi_k
  *
  * Since a move that keeps pi_k has forward and reverse densities in the ratio pi_k(after)/pi_k(before), the weight is
- * that of the whole path: E[w] = Z_1/Z_0 and E[w A(x)] / E[w] = <A>_1, whatever the transforms do. Transforms alone are
- * a flow; moves alone, at increasing lambda, are annealed importance sampling.
+ * that of the whole path: E[w] = Z_1/Z_0 and E[w A(x)] / E[w] = <A>_1, whatever the transforms do, as long as some path
+ * leads to all of pi_1. Transforms alone are a flow; moves alone, at increasing lambda, are annealed importance
+ * sampling.
  */
 class OPENMMFLOW_EXPORT StochasticFlow {
 public:

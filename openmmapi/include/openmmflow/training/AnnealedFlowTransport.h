@@ -58,7 +58,9 @@ public:
     ~AnnealedFlowTransport();
     /** @param iterations  at least 1 @return where the training stands */
     TransportProgress train(std::int64_t iterations);
-    /** Write the layers' parameters, Adam's moments, the random numbers' state and the iteration, whole or not at all.
+    /**
+     * Write the layers' parameters, Adam's moments, the kernel's step sizes, the random numbers' state and the
+     * iteration, whole or not at all.
      */
     void saveCheckpoint(const std::string& path) const;
     /**

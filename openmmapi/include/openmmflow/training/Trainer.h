@@ -59,7 +59,10 @@ public:
     [[nodiscard]] std::vector<double> validate() const;
     /** Write everything needed to go on, whole or not at all. */
     void saveCheckpoint(const std::string& path) const;
-    /** Go on from a checkpoint of a training of the same flow and options. Throws if it is of another, or damaged. */
+    /**
+     * Go on from a checkpoint. Throws, and changes nothing, if it is damaged, or of another flow, losses or number of
+     * iterations; the other options are those of this trainer.
+     */
     void loadCheckpoint(const std::string& path);
 
 private:
