@@ -19,6 +19,7 @@ def extend() -> None:
             continue
         if vars(cls).get("__repr__") is api._swig_repr:
             del cls.__repr__  # it would hide that of the base class
+        _documentSetters(cls)
         if _fields(cls):
             cls.__repr__ = _reprOfFields
             for field in _fields(cls):
@@ -44,6 +45,14 @@ def extend() -> None:
                (mm.XmlSerializer, "_cloneForce"), (mm.XmlSerializer, "_deserializeForce"))
     _recognise(api.FlowLangevinIntegrator, mm.LangevinMiddleIntegrator, (mm.CompoundIntegrator, "getIntegrator"),
                (mm.XmlSerializer, "_cloneIntegrator"), (mm.XmlSerializer, "_deserializeIntegrator"))
+
+
+def _documentSetters(cls: type) -> None:
+    """Headers say what a setting is at its getter."""
+    for name, method in vars(cls).items():
+        getter = vars(cls).get("get" + name[3:])
+        if name.startswith("set") and not method.__doc__ and getter is not None and getter.__doc__:
+            method.__doc__ = f"Set: {getter.__doc__}"
 
 
 def _fields(cls: type) -> list[str]:

@@ -33,7 +33,7 @@ def inUnit(value: Any, unitOf: unit.Unit) -> Any:
 
 def toNanometers(positions: Any) -> np.ndarray:
     """Positions as a float64 array in nm, whatever OpenMM calls positions."""
-    return np.array(inUnit(positions, unit.nanometer), dtype=np.float64)
+    return np.asarray(inUnit(positions, unit.nanometer)).astype(np.float64)
 
 
 def writeNpz(file: str | Path, **arrays: Any) -> None:

@@ -64,6 +64,11 @@ def testWeightedPopulationIgnoresZeroWeightsAndRefusesOnlyZeros():
     assert weightedPopulation([True, False, True], [0.0, 0.0, -np.inf]).value == pytest.approx(0.5)
     with pytest.raises(ValueError, match="must be finite"):
         weightedPopulation([True], [-np.inf])
+    for inside in (True, False):  # what was never seen has an error, too
+        found = weightedPopulation([inside] * 98, np.zeros(98))
+        assert (found.value, found.standardError) == (inside, pytest.approx(0.01))
+        found = blockPopulation([inside] * 100, numBlocks=8)
+        assert (found.value, found.standardError) == (inside, pytest.approx(0.1))
 
 
 def testBlockPopulationHasTheErrorOfTheCorrelatedSeries():
@@ -254,7 +259,13 @@ def testTrainingDataRoundTripAndResampling(tmp_path):
     np.savez(tmp_path / "other.npz", x=1)
     with pytest.raises(ValueError, match="not a file of training data"):
         TrainingData.load(tmp_path / "other.npz")
+    whole = (tmp_path / "data.npz").read_bytes()
+    for content in (whole[:len(whole) // 2], whole[:-10], b"", b"ATOM      1"):
+        (tmp_path / "damaged.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="damaged.npz is damaged, or not a file of training data"):
+            TrainingData.load(tmp_path / "damaged.npz")
 
 
 def testGeometricTemperatures():
     assert geometricTemperatures(300, 1200, 3) == pytest.approx([300, 600, 1200])
+    assert geometricTemperatures(300 * unit.kelvin, 1200, 3) == pytest.approx([300, 600, 1200])

@@ -14,10 +14,11 @@ import openmm as mm
 import openmmflow as of
 import pytest
 import yaml
-from openmm import app
+from openmm import app, unit
 from openmmflow import alchemy, cli
 from openmmflow.cli import DESCRIPTIONS, main
 from openmmflow.config import OPTIONS, RECIPES, UserError, makeParser, parse
+from openmmflow.data import TrainingData
 from openmmflow.trajectory import repairTrajectory
 
 PDB = str(Path(__file__).parents[2] / "examples" / "alanine-dipeptide.pdb")
@@ -295,6 +296,40 @@ def testEvaluateAndFreeEnergy(output, tmp_path, capsys):
     assert main(["free-energy", *common]) == 0
     result = json.loads((tmp_path / "free-energy.json").read_text())["F(alpha) - F(beta) in kT by BAR"]
     assert 0 < result["standardError"] < 1 and result["A"]["numForward"] == 2000
+
+
+def testFramesOfAnotherTemperatureAreRefused(output, tmp_path, capsys):
+    data = TrainingData.load(output / "data.npz")
+    data.temperature = 350.0
+    data.save(tmp_path / "warm.npz")
+    expectError(capsys, ["evaluate", *SMALL, "--flow", output / "flow.safetensors", "--frames", tmp_path / "warm.npz", "--output", tmp_path],
+                "is for 350 K, but --temperature is 300 K")
+
+
+def testSolventHasToBeTold(tmp_path, capsys):
+    pdb = app.PDBFile(PDB)
+    modeller = app.Modeller(pdb.topology, pdb.positions)
+    modeller.addSolvent(app.ForceField("amber14-all.xml", "amber14/tip3p.xml"), boxSize=mm.Vec3(2, 2, 2) * unit.nanometer)
+    with open(tmp_path / "water.pdb", "w") as file:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, file)
+    expectError(capsys, ["train", "--pdb", tmp_path / "water.pdb", "--output", tmp_path / "out"],
+                "has solvent in a periodic box: give --cutoff (nm)")
+    system = mm.System()
+    system.addParticle(12.0)
+    system.addForce(mm.NonbondedForce())
+    system.getForce(0).addParticle(0, 0.3, 0)
+    system.getForce(0).setNonbondedMethod(mm.NonbondedForce.PME)
+    (tmp_path / "system.xml").write_text(mm.XmlSerializer.serialize(system))
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    context.setPositions([[0, 0, 0]])
+    (tmp_path / "state.xml").write_text(mm.XmlSerializer.serialize(context.getState(positions=True)))
+    expectError(capsys, ["train", "--system", tmp_path / "system.xml", "--state", tmp_path / "state.xml", "--output", tmp_path / "out"],
+                "does not say which atoms are solvent: give --atoms, or --pdb")
+
+
+def testARunIsAtLeastAsLongAsItsReports(output, tmp_path, capsys):
+    expectError(capsys, ["run", *SMALL, "--flow", output / "flow.safetensors", "--output", tmp_path, "--steps", 200],
+                "--steps is 200, but must be at least --report-interval, 1000")
 
 
 def testFreeEnergyOfTheSystemItself(output, tmp_path):

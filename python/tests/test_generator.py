@@ -198,6 +198,40 @@ def testWrongArgumentsAreNamed(dipeptide, data):
     generator = makeGenerator(dipeptide, data)
     with pytest.raises(ValueError, match=r"particles \[40\] of a torsion"):
         generator.state([4, 6, 8, 40], 0, 180)
+    with pytest.raises(ValueError, match="number of particles of a torsion is 3, but must be 4"):
+        generator.state([4, 6, 8], 0, 180)
+    topology, system, positions = dipeptide
+    rigid = app.ForceField("amber14-all.xml").createSystem(topology, constraints=app.HBonds)
+    with pytest.raises(mm.OpenMMException, match="BoltzmannGenerator: the constraint between moved particles .* is free in the flow"):
+        BoltzmannGenerator(generator.flow, rigid, positions)
+    with pytest.raises(mm.OpenMMException, match="not constrained in the System"):
+        BoltzmannGenerator(BoltzmannGenerator.fromSystem(rigid, positions, 300, layers=2, hiddenSizes=[8]).flow, system, positions)
+    with pytest.raises(ValueError, match=r"shape of positions is \(21, 3\), but must be \(22, 3\)"):
+        BoltzmannGenerator(generator.flow, system, positions[:21])
+    with pytest.raises(ValueError, match="file is here, but must be none"):
+        generator.fitAdaptively(data, 1, 0.001, file="here")
+
+
+def testFramesMayHaveUnitsOrBeTrainingData(dipeptide, data, trained):
+    generator, _ = trained
+    frames = data.atTemperature()[:200]
+    expected = generator.logWeights(frames)
+    for given in (frames * unit.nanometer, 10 * frames * unit.angstrom, torch.tensor(frames)):
+        np.testing.assert_allclose(generator.logWeights(given), expected, rtol=0, atol=1e-9)
+    own = TrainingData.fromFrames(10 * frames * unit.angstrom, 300 * unit.kelvin)
+    assert own.atoms == generator.atoms and own.temperature == 300 and own.atTemperature().shape == (200, 22, 3)
+    assert own.getEffectiveSize() == pytest.approx(200)
+    evaluation = generator.evaluate(2000, seed=4, progress=False)
+    assert generator.absoluteFreeEnergy(own, evaluation=evaluation).value == pytest.approx(
+        generator.absoluteFreeEnergy(frames, evaluation=evaluation).value, abs=1e-3)
+    left = generator.state([4, 6, 8, 14], -180 * unit.degree, -105 * unit.degree)
+    assert left == generator.state([4, 6, 8, 14], -180, -105)
+    # Frames without energies: the energy's cut is the loss's own.
+    makeGenerator(dipeptide, data).fit(own, iterations=2, energyWeight=0.5, batchSize=16, seed=1, progress=False)
+    with pytest.raises(ValueError, match=r"shape of positions is \(22, 3\)"):
+        TrainingData.fromFrames(frames[0], 300)
+    with pytest.raises(ValueError, match="number of atoms is 3, but must be that of the positions, 22"):
+        TrainingData.fromFrames(frames, 300, [0, 1, 2])
 
 
 def testTheCallbackSeesTheHistoryAndMayEndTheTraining(dipeptide, data):

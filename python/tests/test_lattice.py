@@ -61,6 +61,13 @@ def testHmcSamplesASmallLattice():
 
 
 # <phi^2> is the derivative of F by the coefficient of phi^2, over the number of sites.
+def testHmcStartsNowhereWithoutDensity():
+    start = torch.zeros(3, 4)
+    start[1, 2] = torch.inf
+    with pytest.raises(ValueError, match="u at the start of walker 1 is .*, but must be finite"):
+        hmcChain(phi4([2, 2], 0.3).createNativePotential(), start, 5)
+
+
 def testHmcSamplesAStrip():
     options = phi4([2, 8], 0.25).getOptions()
 
