@@ -28,9 +28,9 @@ import torch
 from openmm import app, unit
 from openmmflow import (BoltzmannGenerator, Flow, FlowLangevinIntegrator, StageDynamics, alchemicalProtocol, alchemicalSystem,
                         temperedData, testsystems, torsionBias, tuning)
-from openmmflow.analysis import blockPopulation, torsion
-from openmmflow.data import geometricTemperatures
-from tqdm import trange
+from openmmflow.analysis import Estimate, blockPopulation, importPymbar, inefficiency, torsion
+from openmmflow.data import R, geometricTemperatures
+from tqdm import tqdm, trange
 
 
 class AlanineDipeptide:
@@ -105,7 +105,7 @@ MOLECULES = {"alanine": AlanineDipeptide, "disulfide": DimethylDisulfide}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--molecule", choices=MOLECULES, default="alanine")
-    parser.add_argument("--parts", choices=["plain", "bare", "annealed"], nargs="+", default=["plain", "bare", "annealed"])
+    parser.add_argument("--parts", choices=["plain", "umbrella", "bare", "annealed"], nargs="+", default=["plain", "bare", "annealed"])
     parser.add_argument("--box", type=float, default=2.0, help="nm")
     parser.add_argument("--cutoff", type=float, default=0.8, help="nm")
     parser.add_argument("--stages", type=int, nargs=2, help="of electrostatics and of sterics")
@@ -118,6 +118,8 @@ def main():
     parser.add_argument("--jumps", type=int, default=40)
     parser.add_argument("--interval", type=int, default=1000, help="steps of dynamics between jumps")
     parser.add_argument("--plain", type=float, default=0.2, help="ns of dynamics alone, to compare with")
+    parser.add_argument("--windows", type=int, default=18, help="of umbrella sampling along the last torsion")
+    parser.add_argument("--window", type=float, default=0.06, help="ns in each of them, a fifth of which is left out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--platform", default="CPU")
     parser.add_argument("--output", type=Path, default=Path("explicit_water"))
@@ -137,6 +139,8 @@ def main():
         run = StateRun(simulation, molecule, folder / f"{part}-{waters}.json")
         if part == "plain":
             runPlain(run, round(options.plain * 5e5))
+        elif part == "umbrella":
+            runUmbrella(run, options.windows, round(options.window * 5e5))
         else:
             runJumps(run, makeProtocol(bias, options) if part == "annealed" else None, options)
         print(part, json.dumps(run.summary), flush=True)
@@ -169,6 +173,11 @@ def makeSimulation(molecule, flow, bias, options):
                                      nonbondedCutoff=options.cutoff * unit.nanometer)
     system.addForce(mm.MonteCarloBarostat(1 * unit.bar, 300, 25))
     alchemical = alchemicalSystem(system, range(molecule.topology.getNumAtoms()))
+    umbrella = mm.CustomTorsionForce("umbrella*(1-cos(theta-centre))")
+    umbrella.addGlobalParameter("umbrella", 0)
+    umbrella.addGlobalParameter("centre", 0)
+    umbrella.addTorsion(*molecule.torsions[-1])
+    alchemical.addForce(umbrella)
     if bias is not None:
         alchemical.addForce(copy.deepcopy(bias))
     integrator = FlowLangevinIntegrator(300, 1, 0.002, flow)
@@ -214,10 +223,11 @@ class StateRun:
         self.look()
         self.changes[kind] += self.states[-1] != self.states[-2]
 
-    def write(self, values):
+    def write(self, values, populations=None):
         """What is known so far, so that a run that is cut off leaves something."""
         states = np.array(self.states[1:])
-        populations = {name: str(blockPopulation(states == i)) for i, name in enumerate(self.molecule.states)} if len(states) >= 20 else {}
+        if populations is None and len(states) >= 20:
+            populations = {name: str(blockPopulation(states == i)) for i, name in enumerate(self.molecule.states)}
         self.summary = values | {"populations": populations, "changes of state": self.changes, "CPU seconds": self.seconds}
         self.file.write_text(json.dumps(self.summary) + "\n")
 
@@ -227,6 +237,33 @@ def runPlain(run, steps, block=100):
         run.do("dynamics", lambda: run.simulation.step(block))
         if i % 10_000 == 0 or i + block >= steps:
             run.write({"ns": (i + block) * 2e-6})
+
+
+def runUmbrella(run, windows, steps, strength=100.0, block=100):
+    """Populations from windows along the last torsion, one after the other, by MBAR."""
+    kT, context = 300 * R, run.simulation.context
+    context.setParameter("umbrella", strength)
+    centres = np.linspace(180, -180, windows, endpoint=False)
+    angles, inside, counts = [], [], []
+    for centre in tqdm(centres, desc="umbrella sampling", unit="window"):
+        context.setParameter("centre", float(np.radians(centre)))
+        series = []
+        for _ in range(0, steps, block):
+            run.do("dynamics", lambda: run.simulation.step(block))
+            series.append((np.radians(run.angles[-1]), run.states[-1]))
+        series = np.array(series[len(series) // 5:])
+        deviation = 1 - np.cos(series[:, 0] - np.radians(centre))
+        kept = series[np.arange(0, len(series), inefficiency(deviation)).astype(int)]
+        angles += kept[:, 0].tolist()
+        inside += kept[:, 1].tolist()
+        counts.append(len(kept))
+    energies = strength / kT * (1 - np.cos(np.array(angles) - np.radians(centres)[:, None]))
+    mbar = importPymbar().MBAR(energies, counts)
+    populations, inside = {}, np.array(inside)
+    for i in np.unique(inside):
+        name, found = run.molecule.states[int(i)], mbar.compute_expectations((inside == i).astype(float), u_kn=np.zeros(len(inside)))
+        populations[name] = str(Estimate(float(found["mu"][0]), float(found["sigma"][0])))
+    run.write({"windows": windows, "ns": windows * steps * 2e-6, "samples": counts}, populations)
 
 
 def runJumps(run, protocol, options, block=100):

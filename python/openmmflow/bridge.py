@@ -34,13 +34,13 @@ def freeEnergyThroughLatent(generatorA: BoltzmannGenerator, framesA: Any, genera
     """
     if generatorA.atoms != generatorB.atoms or not np.isclose(generatorA.temperature, generatorB.temperature):
         raise ValueError("freeEnergyThroughLatent: the generators must be of the same atoms, at the same temperature")
-    _requireComparable(generatorA.system, generatorB.system)
+    requireComparable(generatorA.system, generatorB.system)
     seeds = np.random.default_rng(seed or None).integers(1, 2**31, size=2).tolist()
     return differenceOfLegs(generatorA.absoluteFreeEnergy(framesA, numSamples, seed=seeds[0], progress=progress),
                             generatorB.absoluteFreeEnergy(framesB, numSamples, seed=seeds[1], progress=progress))
 
 
-def _requireComparable(systemA: mm.System, systemB: mm.System) -> None:
+def requireComparable(systemA: mm.System, systemB: mm.System) -> None:
     """The measures of both have to be the same: particles, and constraints with their masses."""
     if systemA.getNumParticles() != systemB.getNumParticles():
         raise ValueError(f"the Systems have {systemA.getNumParticles()} and {systemB.getNumParticles()} particles, but must have the "
@@ -109,7 +109,7 @@ class SystemBridge:
         atoms : the particles to map, connected by bonds; all that are not virtual sites by default
         layers, bins, bound, hiddenSizes, extraBonds, seed, platform, numContexts : see BoltzmannGenerator
         """
-        _requireComparable(systemA, systemB)
+        requireComparable(systemA, systemB)
         if layers < 2:
             raise ValueError(f"SystemBridge: layers is {layers}, but must be at least 2, to change all coordinates")
         self.temperature, nm = float(inUnit(temperature, unit.kelvin)), toNanometers(positions)

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from . import openmmflow as api
 from . import _build, plots
-from ._platforms import describePlatforms
+from ._platforms import describePlatforms, platformNames
 from .alchemy import (STERIC_FORCE, alchemicalProtocol, alchemicalSystem, annealedProtocol, annealedSystem, findOthers,
                       heatingProtocol, protocolAsDict, protocolFromDict)
 from .analysis import State, blockPopulation, bondedCoordinates, findBackboneTorsions, freeEnergyFromPopulation, torsion
-from .bridge import freeEnergyBetweenSystems
+from .bridge import freeEnergyBetweenSystems, requireComparable
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
 from .diagnostics import FEWEST_SAMPLES, Cost
@@ -255,11 +255,9 @@ def choosePlatform(options: argparse.Namespace, molecule: Molecule) -> str:
 
     Never OpenCL unasked: on a machine without a GPU it runs through PoCL, which is not reliable.
     """
-    available = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
     if options.platform is not None:
-        if options.platform not in available:
-            raise UserError(f"there is no platform {options.platform}: this machine has {', '.join(available)}")
         return options.platform
+    available = platformNames()
     for name in ("CUDA", "HIP"):
         if name in available:
             return name
@@ -495,6 +493,7 @@ def betweenSystems(options: argparse.Namespace) -> None:
         raise UserError(f"there are {len(options.frames)} files of --frames, but must be two: one for each of --systems")
     key, kind = ("solvent", str) if options.sequence else ("system", Path)
     molecules = [loadMolecule(argparse.Namespace(**vars(options) | {key: kind(name)})) for name in options.systems]
+    requireComparable(*(molecule.system for molecule in molecules))
     atoms = parseAtoms(options.atoms, molecules[0])
     frames, summary = [], {}
     for number, (side, molecule) in enumerate(zip("AB", molecules)):
@@ -521,8 +520,7 @@ def betweenSystems(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     print(f"openmmflow {_build.version}, OpenMM {mm.__version__}, torch {torch.__version__}")
-    platforms = [mm.Platform.getPlatform(i).getName() for i in range(mm.Platform.getNumPlatforms())]
-    print(f"platforms: {', '.join(platforms)}")
+    print(f"platforms: {', '.join(platformNames())}")
     for failure in mm.Platform.getPluginLoadFailures():
         print(f"plugin not loaded: {' '.join(failure.split())}")
     for name, description in describePlatforms().items():

@@ -14,6 +14,7 @@ import numpy as np
 import openmm as mm
 from openmm import app, unit
 
+from ._platforms import platformNames
 from .config import UserError
 from .data import TrainingData, toNanometers
 from .generator import SOLVENT, findSolute
@@ -34,6 +35,8 @@ class Molecule:
 def loadMolecule(options: argparse.Namespace) -> Molecule:
     """From --system and --state, with the topology of --pdb where it is given; else from --sequence, or from --pdb and
     --forcefield."""
+    if options.platform is not None and options.platform not in platformNames():
+        raise UserError(f"there is no platform {options.platform}: this machine has {', '.join(platformNames())}")
     if options.sequence is not None:
         if options.pdb is not None or options.system is not None:
             raise UserError("give --sequence, or --pdb, or --system")
