@@ -42,9 +42,10 @@ enum class MiddleJump {
 };
 
 /**
- * The stages of an annealed jump of FlowLangevinIntegrator, a nonequilibrium candidate Monte Carlo (NCMC) move (F7; Nilmeier, Crooks, Minh and Chodera, PNAS 108, E1009,
- * 2011): Context parameters that go from stage 0, with whose values the simulation runs, to stage K, where the flow
- * fits better, and after the flow's jump back through the same stages.
+ * The stages of an annealed jump of FlowLangevinIntegrator, a nonequilibrium candidate Monte Carlo (NCMC) move (F7;
+ * Nilmeier, Crooks, Minh and Chodera, PNAS 108, E1009, 2011): Context parameters that go from stage 0, with whose
+ * values the simulation runs, to stage K, where the flow fits better, and after the flow's jump back through the same
+ * stages.
  *
  *     for k = 1..K:  W += u_k(x) - u_{k-1}(x);  stepsPerStage steps at stage k
  *     the flow's jump at stage K
