@@ -4,6 +4,8 @@
 #include "MovedAtoms.h"
 #include "openmmflow/flows/Flow.h"
 #include "openmmflow/latent/Check.h"
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -38,6 +40,8 @@ Lengths findHeldDistances(const Flow& flow) {
 } // namespace
 
 void OpenMMFlow::checkFlow(const Flow& flow, const System& system, const std::string& who) {
+    require(!flow.getAtoms().empty(), who, "number of the flow's atoms", 0,
+            "at least 1: say which particles the flow describes");
     checkParticles(who, flow.getAtoms(), system);
     const Lengths constraints = findConstraints(system, flow.getAtoms()), held = findHeldDistances(flow);
     const auto name = [](const auto& pair) { return std::to_string(pair.first) + "-" + std::to_string(pair.second); };
