@@ -317,7 +317,7 @@ std::string FlowFile::toBytes() const {
     const auto order = arrange(stored);
     const std::string header = writeHeader(stored, metadata);
     const std::uint64_t length = header.size();
-    require(length <= largestHeader, writing, "the header's length", length, "at most 100 MB: it is not a flow");
+    require(length <= largestHeader, writing, "the header's length", length, "at most 100 MB");
     std::string bytes(reinterpret_cast<const char*>(&length), lengthSize);
     bytes += header;
     for (const Stored* entry : order)
@@ -332,7 +332,7 @@ FlowFile FlowFile::fromBytes(const std::string& bytes) {
             "at least " + std::to_string(checksumPosition + checksumSize) + ": it is truncated or not a flow");
     std::uint64_t length = 0;
     std::memcpy(&length, all.data(), lengthSize);
-    require(length <= largestHeader, reading, "the header's length", length, "at most 100 MB");
+    require(length <= largestHeader, reading, "the header's length", length, "at most 100 MB: it is not a flow");
     require(length <= all.size() - lengthSize, reading, "the header's length", length,
             "at most " + std::to_string(all.size() - lengthSize) + ", the rest of the file: it is truncated");
     const std::string_view text = all.substr(lengthSize, length), data = all.substr(lengthSize + length);
