@@ -46,6 +46,10 @@ class AlanineDipeptide:
         phi, psi = angles
         return 2 if 0 < phi < 140 else 1 if -120 < psi < 50 else 0
 
+    def isCore(self, angles):
+        phi, psi = angles
+        return 30 < phi < 100 or -80 < psi < 10 or not -150 < psi < 90
+
     def makeForceField(self, *files):
         return app.ForceField("amber14-all.xml", *files)
 
@@ -90,6 +94,9 @@ class DimethylDisulfide:
 
     def findState(self, angles):
         return int(angles[0] > 0)
+
+    def isCore(self, angles):
+        return 45 < abs(angles[0]) < 135
 
     def makeForceField(self, *files):
         return app.ForceField("amber14-all.xml", *files, io.StringIO(self.template))
@@ -207,7 +214,7 @@ class StateRun:
     def __init__(self, simulation, molecule, file):
         self.simulation, self.molecule, self.file = simulation, molecule, file
         self.summary = {}
-        self.states, self.changes = [], {"dynamics": 0, "jumps": 0}
+        self.states, self.changes, self.last = [], {"dynamics": 0, "jumps": 0}, None
         self.seconds = {"dynamics": 0.0, "jumps": 0.0}
         self.look()
 
@@ -221,7 +228,10 @@ class StateRun:
         action()
         self.seconds[kind] += time.process_time() - start
         self.look()
-        self.changes[kind] += self.states[-1] != self.states[-2]
+        # From the core of one state to that of another: what turns round at the border has not changed its state.
+        if self.molecule.isCore(self.angles):
+            self.changes[kind] += self.last not in (None, self.states[-1])
+            self.last = self.states[-1]
 
     def write(self, values, populations=None):
         """What is known so far, so that a run that is cut off leaves something."""
