@@ -3,6 +3,7 @@
 
     python explicit_water.py                                  # alanine dipeptide, half an hour of one core: a small box, few jumps
     python explicit_water.py --molecule disulfide             # the same of dimethyl disulfide
+    python explicit_water.py --parts umbrella                 # the reference: umbrella sampling and MBAR
     python explicit_water.py --box 2.85 --parts plain --plain 2.4 &                     # some 700 waters,
     python explicit_water.py --box 2.85 --parts annealed --jumps 75 --interval 5000 &   # two hours of two cores
 
