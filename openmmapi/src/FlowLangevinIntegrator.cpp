@@ -8,7 +8,7 @@
 using namespace OpenMMFlow;
 using namespace OpenMM;
 
-static void checkFlow(const std::shared_ptr<Flow>& flow, const std::string& where) {
+static void requireFlow(const std::shared_ptr<Flow>& flow, const std::string& where) {
     require(flow != nullptr, where, "flow", "null", "a Flow");
     require(!flow->getAtoms().empty(), where, "number of the flow's atoms", 0,
             "at least 1: say which particles the flow describes");
@@ -28,13 +28,13 @@ FlowLangevinIntegrator::FlowLangevinIntegrator(double temperature, double fricti
                                checkArgument("frictionCoeff", frictionCoeff, true),
                                checkArgument("stepSize", stepSize)),
       flow(std::move(newFlow)) {
-    checkFlow(flow, "FlowLangevinIntegrator::FlowLangevinIntegrator");
+    requireFlow(flow, "FlowLangevinIntegrator::FlowLangevinIntegrator");
 }
 
 FlowLangevinIntegrator::~FlowLangevinIntegrator() = default;
 
 void FlowLangevinIntegrator::setFlow(std::shared_ptr<Flow> newFlow) {
-    checkFlow(newFlow, "FlowLangevinIntegrator::setFlow");
+    requireFlow(newFlow, "FlowLangevinIntegrator::setFlow");
     if (inContext) {
         checkTemperature(*newFlow);
         jumper->setFlow(newFlow);
