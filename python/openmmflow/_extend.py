@@ -5,6 +5,7 @@ places where OpenMM's own methods return a Force or an Integrator of ours, which
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import openmm as mm
@@ -35,6 +36,8 @@ def extend() -> None:
     api.FlowForce.__repr__ = lambda self: f"FlowForce({self.getFlow()}, {self.getTemperature()})"
     api.AnnealedProtocol.__repr__ = _reprOfProtocol
     api.FlowLangevinIntegrator.__repr__ = _reprOfIntegrator
+    _takeFiles(api.FlowForce)
+    _takeFiles(api.FlowLangevinIntegrator)
     api.TransformResult.__iter__ = lambda self: iter((self.value, self.logDet))
     api.LogQGradient.__iter__ = lambda self: iter((self.logQ, self.gradient))
     api.DensityGradient.__iter__ = lambda self: iter((self.logDensity, self.gradient))
@@ -45,6 +48,20 @@ def extend() -> None:
                (mm.XmlSerializer, "_cloneForce"), (mm.XmlSerializer, "_deserializeForce"))
     _recognise(api.FlowLangevinIntegrator, mm.LangevinMiddleIntegrator, (mm.CompoundIntegrator, "getIntegrator"),
                (mm.XmlSerializer, "_cloneIntegrator"), (mm.XmlSerializer, "_deserializeIntegrator"))
+
+
+def _takeFiles(cls: type) -> None:
+    """The name of a flow's file in place of the Flow."""
+    construct = cls.__init__
+
+    def load(value: Any) -> Any:
+        return api.Flow.load(str(value)) if isinstance(value, (str, Path)) else value
+
+    @functools.wraps(construct)
+    def __init__(self: Any, *arguments: Any, **named: Any) -> None:
+        construct(self, *map(load, arguments), **{name: load(value) for name, value in named.items()})
+
+    cls.__init__ = __init__
 
 
 def _documentSetters(cls: type) -> None:

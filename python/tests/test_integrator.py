@@ -104,6 +104,17 @@ def checkRight(angles, exact, numEffective=500):
     assert abs(right.mean - exact) < 4 * right.standardError
 
 
+def testAFlowMayBeAFile(tmp_path):
+    flow, file = makeFlow(*makeSystem()), tmp_path / "flow.safetensors"
+    flow.save(str(file))
+    for given in (flow, file, str(file)):
+        integrator = of.FlowLangevinIntegrator(300 * unit.kelvin, 1, 0.002, given)
+        assert integrator.getFlow().getAtoms() == flow.getAtoms() and integrator.getFriction() == 1 / unit.picosecond
+        assert of.FlowForce(flow=given, temperature=300).getFlow().getAtoms() == flow.getAtoms()
+    with pytest.raises(mm.OpenMMException, match="absent"):
+        of.FlowForce("absent", 300)
+
+
 def testAnUnchangedScriptRunsWithReporters(tmp_path):
     simulation = makeSimulation()
     table, trajectory = tmp_path / "state.csv", tmp_path / "trajectory.dcd"
