@@ -28,8 +28,8 @@ from .bridge import freeEnergyBetweenSystems, requireComparable
 from .config import UserError, makeParser, parse, readMapping
 from .data import TrainingData, fastestPlatform, geometricTemperatures, secondsPerStep, temperedData
 from .diagnostics import FEWEST_SAMPLES, Cost
-from .generator import BoltzmannGenerator, Evaluation, TrainingHistory
-from .inputs import Molecule, loadFrames, loadMolecule, parseAtoms
+from .generator import BoltzmannGenerator, Evaluation, TrainingHistory, listElements
+from .inputs import Molecule, isUnknown, loadFrames, loadMolecule, parseAtoms
 from .report import flatten, writeJson, writeReport, writeText
 from .reporters import JumpReporter, repairCsv
 from .trajectory import repairTrajectory
@@ -565,6 +565,9 @@ def loadGenerator(options: argparse.Namespace, molecule: Molecule) -> BoltzmannG
     trained = generator.flow.getTemperature()
     if trained and not np.isclose(trained, options.temperature):
         raise UserError(f"{options.flow} was trained for {trained:g} K, but --temperature is {options.temperature:g} K")
+    made, here = dict(generator.flow.getMetadata()).get("elements"), listElements(molecule.topology, generator.atoms)
+    if made not in (None, here) and not isUnknown(molecule.topology):
+        raise UserError(f"{options.flow} was made for the atoms {made}, but they are {here}: another molecule, or another order")
     return generator
 
 

@@ -32,6 +32,12 @@ def findSolute(topology: Any, system: mm.System) -> list[int]:
             if atom.residue.name not in SOLVENT and not system.isVirtualSite(atom.index)]
 
 
+def listElements(topology: Any, atoms: Iterable[int]) -> str:
+    """The elements of some atoms in their order, "H C H H": the metadata by which a flow's file tells what it was made for."""
+    elements = [atom.element for atom in topology.atoms()]
+    return " ".join(elements[i].symbol if elements[i] is not None else "X" for i in atoms)
+
+
 @dataclass
 class TrainingHistory:
     """What a training reported: losses at `iterations`, the held-out likelihood at `validationIterations`."""
@@ -167,7 +173,9 @@ class BoltzmannGenerator:
         chosen = set(atoms)
         bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()
                  if bond[0].index in chosen and bond[1].index in chosen]
-        return cls.fromSystem(system, positions, temperature, atoms, extraBonds=bonds, **options)
+        generator = cls.fromSystem(system, positions, temperature, atoms, extraBonds=bonds, **options)
+        generator.flow.setMetadata("elements", listElements(topology, atoms))
+        return generator
 
     @classmethod
     def fromSystem(cls, system: mm.System, positions: Any, temperature: Any, atoms: Sequence[int] | None = None, *,

@@ -114,11 +114,16 @@ def makeTopology(system: mm.System) -> app.Topology:
     return topology
 
 
+def isUnknown(topology: app.Topology) -> bool:
+    """Whether it is makeTopology()'s, whose elements are guesses: masses may have been moved between atoms."""
+    return next(topology.residues()).name == UNKNOWN
+
+
 def parseAtoms(text: str | None, molecule: Molecule) -> list[int]:
     """Atom numbers from "0-21,30"; all but water, ions and virtual sites when there is no text."""
     if text is None:
         atoms = findSolute(molecule.topology, molecule.system)
-        if next(molecule.topology.residues()).name == UNKNOWN and molecule.system.usesPeriodicBoundaryConditions():
+        if isUnknown(molecule.topology) and molecule.system.usesPeriodicBoundaryConditions():
             raise UserError("--system does not say which atoms are solvent: give --atoms, or --pdb with the names of the residues")
     else:
         try:

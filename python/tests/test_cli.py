@@ -306,6 +306,11 @@ def testFramesOfAnotherTemperatureAreRefused(output, tmp_path, capsys):
                 "is for 350 K, but --temperature is 300 K")
 
 
+def testAFlowOfAnotherMoleculeIsRefused(output, tmp_path, capsys):
+    expectError(capsys, ["evaluate", "--sequence", "AA", "--constraints", "none", "--quiet", "--flow", output / "flow.safetensors",
+                         "--output", tmp_path], "was made for the atoms H C H H C O N H C H C")
+
+
 def testSolventHasToBeTold(tmp_path, capsys):
     pdb = app.PDBFile(PDB)
     modeller = app.Modeller(pdb.topology, pdb.positions)
