@@ -142,9 +142,14 @@ def weightedPopulation(inside: Any, logWeights: Any) -> Estimate:
     if not np.isfinite(largest := logWeights.max()):
         raise ValueError(f"weightedPopulation: the largest log weight is {largest}, but must be finite")
     w = np.exp(logWeights - largest)
-    population, numEffective = np.sum(w * b) / np.sum(w), np.sum(w)**2 / np.sum(w**2)
+    population = np.sum(w * b) / np.sum(w)
     error = np.sqrt(np.sum((w * (b - population))**2)) / np.sum(w)
-    return Estimate(float(population), float(error if 0 < population < 1 else 1 / (numEffective + 2)))
+    return _makePopulation(population, error, np.sum(w)**2 / np.sum(w**2))
+
+
+def _makePopulation(population: float, error: float, count: float) -> Estimate:
+    """With an error of its own where all of `count` independent samples or blocks are inside, or none: there they scatter by nothing."""
+    return Estimate(float(population), float(error if 0 < population < 1 else 1 / (count + 2)))
 
 
 def blockPopulation(inside: Any, logWeights: Any = None, numBlocks: int = 10) -> Estimate:
@@ -165,8 +170,7 @@ def blockPopulation(inside: Any, logWeights: Any = None, numBlocks: int = 10) ->
     hits = np.array([part.sum() for part in np.array_split(w * b, numBlocks, axis=1)])
     without = (hits.sum() - hits) / (weight.sum() - weight)
     variance = (numBlocks - 1) / numBlocks * np.sum((without - without.mean())**2)
-    population = float(hits.sum() / weight.sum())
-    return Estimate(population, float(np.sqrt(variance)) if 0 < population < 1 else 1 / (numBlocks + 2))
+    return _makePopulation(hits.sum() / weight.sum(), np.sqrt(variance), numBlocks)
 
 
 def freeEnergyFromPopulation(population: Estimate) -> Estimate:

@@ -121,7 +121,7 @@ class TrainingData:
             with np.load(file, allow_pickle=False) as saved:
                 missing = [name for name in names if name not in saved]
                 values = {name: saved[name] for name in names if name in saved}
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+        except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
             raise ValueError(f"{file} is damaged, or not a file of training data") from None
         if missing:
             raise ValueError(f"{file} has no {', '.join(missing)}: it is not a file of training data")

@@ -259,8 +259,9 @@ def testTrainingDataRoundTripAndResampling(tmp_path):
     np.savez(tmp_path / "other.npz", x=1)
     with pytest.raises(ValueError, match="not a file of training data"):
         TrainingData.load(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", random.normal(size=3))
     whole = (tmp_path / "data.npz").read_bytes()
-    for content in (whole[:len(whole) // 2], whole[:-10], b"", b"ATOM      1"):
+    for content in (whole[:len(whole) // 2], whole[:-10], b"", b"ATOM      1", (tmp_path / "array.npy").read_bytes()):
         (tmp_path / "damaged.npz").write_bytes(content)
         with pytest.raises(ValueError, match="damaged.npz is damaged, or not a file of training data"):
             TrainingData.load(tmp_path / "damaged.npz")

@@ -27,6 +27,17 @@ struct Spring : ReducedPotential {
     double k, middle;
 };
 
+/** A spring in two dimensions, k = 1, of which half has no density. @param beyond  u where x_1 < 0 */
+struct Wall : Spring {
+    explicit Wall(double beyond = INFINITY) : Spring(2, 1.0), beyond(beyond) {}
+    [[nodiscard]] EnergyResult evaluate(const at::Tensor& x, Gradient gradient) override {
+        EnergyResult result = Spring::evaluate(x, gradient);
+        result.u = result.u.masked_fill(x.select(1, 0) < 0, beyond);
+        return result;
+    }
+    double beyond;
+};
+
 /** Copies of a double well, u = sum_i a x_i^4 / 4 - b x_i^2 / 2 + c x_i + y_i^2 / 2, of x_1, y_1, x_2, y_2, ... */
 struct Wells : ReducedPotential {
     Wells(int copies, double a, double b, double c) : copies(copies), a(a), b(b), c(c) {}

@@ -34,16 +34,6 @@ struct LatticeProblem {
     double logRatio = 18.00726685 - 16 * .578277976857;
 };
 
-/** A spring of which half is forbidden. */
-struct Wall : Spring {
-    Wall() : Spring(2, 1.0) {}
-    EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
-        EnergyResult result = Spring::evaluate(x, gradient);
-        result.u = result.u.masked_fill(x.select(1, 0) < 0, INFINITY);
-        return result;
-    }
-};
-
 Problem doubleWellProblem() {
     return {std::make_shared<Spring>(2, 0.25), makeA1(), logZA1};
 }

@@ -212,15 +212,7 @@ TEST(RandomWalkKernel, ComputesNoGradients) {
 
 // A proposal without a density is refused, and walkers that have none stay where they are.
 TEST(AnnealedKernels, NothingThatIsNotFiniteIsAccepted) {
-    struct Wall : Spring {
-        Wall() : Spring(2, 1.0) {}
-        EnergyResult evaluate(const Tensor& x, Gradient gradient) override {
-            EnergyResult result = Spring::evaluate(x, gradient);
-            result.u = result.u.masked_fill(x.select(1, 0) < 0, NAN);
-            return result;
-        }
-    };
-    PotentialPath path(std::make_shared<Spring>(2, 1.0), std::make_shared<Wall>());
+    PotentialPath path(std::make_shared<Spring>(2, 1.0), std::make_shared<Wall>(NAN));
     RandomWalkKernel walk({1.0, 5, 0});
     LangevinKernel langevin({1.0, 5, 0});
     HamiltonianKernel hamiltonian({0.7, 2, 3, 0});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/samplers/AnnealedKernel.h"
+#include "StateTools.h"
 #include "WeightTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
@@ -105,26 +106,15 @@ NamedTensors KernelSequence::getState() const {
 }
 
 void KernelSequence::setState(const NamedTensors& state) {
-    std::vector<NamedTensors> parts(kernels.size()), before;
+    std::vector<NamedTensors> parts;
     std::size_t used = 0;
     for (std::size_t i = 0; i < kernels.size(); i++) {
-        const std::string prefix = kernelPrefix(i);
-        for (const auto& [name, tensor] : state)
-            if (name.rfind(prefix, 0) == 0)
-                parts[i].emplace_back(name.substr(prefix.size()), tensor);
-        used += parts[i].size();
-        before.push_back(kernels[i]->getState());
+        parts.push_back(withoutPrefix(state, kernelPrefix(i)));
+        used += parts.back().size();
     }
     require(used == state.size(), "KernelSequence::setState", "number of kernels", "larger",
             std::to_string(kernels.size()));
-    try {
-        for (std::size_t i = 0; i < kernels.size(); i++)
-            kernels[i]->setState(parts[i]);
-    } catch (...) {
-        for (std::size_t i = 0; i < kernels.size(); i++)
-            kernels[i]->setState(before[i]);
-        throw;
-    }
+    setStates(kernels, parts);
 }
 
 RandomWalkKernel::RandomWalkKernel(const Options& newOptions)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/AlphaDivergenceLoss.h"
-#include "../latent/TensorTools.h"
+#include "../samplers/StateTools.h"
 #include "openmmflow/latent/Check.h"
 #include <ATen/ATen.h>
 
@@ -48,8 +48,8 @@ void AlphaDivergenceLoss::fillBuffer(const Flow& flow, Random& random) {
 }
 
 NamedTensors AlphaDivergenceLoss::getState() const {
-    NamedTensors state = {{"counters", at::tensor({numEvaluations, numCalls}, at::kLong)},
-                          {"stepSizes", at::tensor(kernel->getStepSizes(), at::kDouble)}};
+    NamedTensors state = kernel->getState();
+    state.emplace_back("counters", at::tensor({numEvaluations, numCalls}, at::kLong));
     for (const auto& [name, tensor] : buffer.getState())
         state.emplace_back("buffer." + name, tensor);
     return state;
@@ -57,22 +57,19 @@ NamedTensors AlphaDivergenceLoss::getState() const {
 
 void AlphaDivergenceLoss::setState(const NamedTensors& state) {
     const char* where = "AlphaDivergenceLoss::setState";
-    Tensor counters, stepSizes;
-    NamedTensors stored;
+    Tensor counters;
+    NamedTensors ofKernel;
     for (const auto& [name, tensor] : state) {
         if (name == "counters")
             counters = tensor;
-        else if (name == "stepSizes")
-            stepSizes = tensor;
-        else if (name.rfind("buffer.", 0) == 0)
-            stored.emplace_back(name.substr(7), tensor);
+        else if (name.rfind("buffer.", 0) != 0)
+            ofKernel.emplace_back(name, tensor);
     }
-    require(counters.defined() && counters.scalar_type() == at::kLong && counters.sizes() == at::IntArrayRef{2} &&
-                stepSizes.defined() && stepSizes.scalar_type() == at::kDouble && stepSizes.dim() == 1,
-            where, "state", "without counters and step sizes", "that of an alpha divergence");
+    require(counters.defined() && counters.scalar_type() == at::kLong && counters.sizes() == at::IntArrayRef{2}, where,
+            "state", "without counters", "that of an alpha divergence");
     HamiltonianKernel checked(options.kernel);
-    checked.setStepSizes(toVector(stepSizes));
-    buffer.setState(stored);
+    checked.setState(ofKernel);
+    buffer.setState(withoutPrefix(state, "buffer."));
     *kernel = checked;
     numEvaluations = counters[0].item<std::int64_t>();
     numCalls = counters[1].item<std::int64_t>();

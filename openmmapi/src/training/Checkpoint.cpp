@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "Checkpoint.h"
+#include "../samplers/StateTools.h"
 #include "openmmflow/latent/Check.h"
 
 using namespace OpenMMFlow;
@@ -55,11 +56,7 @@ void Checkpoint::expect(const std::string& prefix, const NamedTensors& parameter
 }
 
 NamedTensors Checkpoint::find(const std::string& prefix) const {
-    NamedTensors found;
-    for (const auto& [name, tensor] : file.tensors)
-        if (name.rfind(prefix, 0) == 0)
-            found.emplace_back(name.substr(prefix.size()), tensor);
-    return found;
+    return withoutPrefix(file.tensors, prefix);
 }
 
 template <class Value>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "openmmflow/training/Trainer.h"
+#include "../samplers/StateTools.h"
 #include "Checkpoint.h"
 #include "openmmflow/latent/Check.h"
 #include "openmmflow/latent/ThreadGuard.h"
@@ -125,17 +126,13 @@ void Trainer::loadCheckpoint(const std::string& path) {
     restored.iteration = checkpoint.getInteger("iteration");
     restored.skipped = checkpoint.getInteger("skipped");
     const Random::State state = checkpoint.getRandom();
-    std::vector<NamedTensors> before;
-    for (const auto& [loss, weight] : losses)
-        before.push_back(loss->getState());
-    try {
-        for (std::size_t i = 0; i < losses.size(); i++)
-            losses[i].first->setState(checkpoint.find(lossPrefix(i)));
-    } catch (...) {
-        for (std::size_t i = 0; i < losses.size(); i++)
-            losses[i].first->setState(before[i]);
-        throw;
+    std::vector<std::shared_ptr<Loss>> stateful;
+    std::vector<NamedTensors> states;
+    for (std::size_t i = 0; i < losses.size(); i++) {
+        stateful.push_back(losses[i].first);
+        states.push_back(checkpoint.find(lossPrefix(i)));
     }
+    setStates(stateful, states);
     checkpoint.restore();
     random.setState(state);
     progress = restored;
